@@ -1,0 +1,96 @@
+"""
+Account state from the chain to the tables: snapshots, notifications, and what seen transactions touched.
+
+programSubscribe reports no closures and may skip states, so nothing here trusts it alone: a snapshot is taken on every
+connection, and the writable accounts of each seen transaction are fetched again.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from indexer.chain.codec import DecodeError
+from indexer.chain.events import Problem
+from indexer.chain.program import Program
+from indexer.intake import Programs
+from indexer.sources import node
+from indexer.sources.node import RawAccount
+from indexer.sources.rpc import Rpc
+from indexer.store.accounts import AccountRow, Closed, reconcile_accounts, select_open, write_accounts
+from indexer.store.database import Pool, session
+from indexer.store.typed import ProgramTables
+from indexer.store.writer import Batch, write_batch
+
+Seen = tuple[int, bytes, RawAccount | None]
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Writes account state of some programs. `commitment` is what state is read at."""
+
+    rpc: Rpc
+    pool: Pool
+    programs: Programs
+    tables: Mapping[bytes, ProgramTables]
+    commitment: str = "confirmed"
+    unreadable: set[bytes] = field(default_factory=set)
+
+    async def snapshot(self) -> int:
+        """
+        Fetch every account of every program, write them, and close what is no longer there. Return how many there are.
+
+        Raises:
+            RetryableError: the node did not answer.
+        """
+        count = 0
+        for program_id, program in self.programs.items():
+            slot, accounts = await node.fetch_program_accounts(self.rpc, program_id, commitment=self.commitment)
+            await self._write(program, [(slot, account.address, account) for account in accounts])
+            async with session(self.pool) as connection:
+                alive = [account.address for account in accounts]
+                await reconcile_accounts(connection, self.tables[program_id], slot=slot, alive=alive)
+            count += len(accounts)
+        return count
+
+    async def refetch(self, touched: Mapping[bytes, int]) -> None:
+        """
+        Fetch accounts again that transactions may have changed, and write what they are now.
+
+        Args:
+            touched: address -> slot of the newest transaction; the answer must not be older.
+        """
+        if not touched:
+            return
+        seen = await node.fetch_accounts(self.rpc, touched, commitment=self.commitment, min_slot=max(touched.values()))
+        await self.write_seen(seen)
+
+    async def write_seen(self, seen: Iterable[Seen]) -> None:
+        """Write (slot, address, account or None) wherever it belongs; accounts of other programs may be closures."""
+        rows = list(seen)
+        for program in self.programs.values():
+            await self._write(program, rows)
+
+    async def _write(self, program: Program, seen: Iterable[Seen]) -> None:
+        tables = self.tables[program.program_id]
+        rows: list[AccountRow | Closed] = []
+        problems: list[Problem] = []
+        elsewhere: dict[bytes, int] = {}
+        for slot, address, account in seen:
+            if account is None or account.lamports == 0:
+                rows.append(Closed(address, slot))
+                continue
+            if account.owner != program.program_id:
+                elsewhere[address] = slot
+                continue
+            try:
+                decoded = program.decode_account(account.data)
+            except DecodeError as error:
+                problems.append(Problem(program.program_id, address, error.kind, 0, str(error), slot))
+                continue
+            rows.append(AccountRow(address, slot, account.lamports, decoded.name, decoded.values))
+        async with session(self.pool) as connection:
+            # Of wallets and foreign accounts only those matter that the tables still show as the program's own.
+            known = await select_open(connection, tables, list(elsewhere))
+            rows.extend(Closed(address, elsewhere[address]) for address in known)
+            await write_accounts(connection, tables, rows)
+            if problems:
+                await write_batch(connection, Batch(problems=problems), self.tables)

@@ -1,0 +1,176 @@
+"""
+The live feed: what PubSub hints at is fetched, read and stored within milliseconds.
+
+Speed is all that depends on this module. What it misses, the frontier finds; so it never says that anything is
+complete, and where it falls behind it stops reading the socket rather than dropping what it has read.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+from solders.pubkey import Pubkey
+
+from indexer.accounts import Accounts, Seen
+from indexer.errors import RetryableError
+from indexer.intake import Programs, read_bodies
+from indexer.sources import node
+from indexer.sources.pubsub import Notification, Subscription, subscribed
+from indexer.sources.rpc import Rpc
+from indexer.store.database import Pool, session
+from indexer.store.typed import ProgramTables
+from indexer.store.writer import Commitment, write_batch
+
+COMMITMENT: Commitment = "confirmed"
+# What some nodes send in place of a signature; 64 zero bytes.
+ALL_ONES = "1" * 64
+QUEUE_MAX = 10_000
+BATCH_MAX = 200
+REMEMBERED_MAX = 50_000
+# A transaction may be unknown to getTransaction for a moment after its log.
+ABSENT_RETRIES_MAX = 8
+ABSENT_WAIT_S = 0.05
+
+T = TypeVar("T")
+
+log = structlog.get_logger("indexer.live")
+
+
+class Wanted(NamedTuple):
+    """A transaction to fetch; `tries` so far found nothing."""
+
+    signature: str
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class Live:
+    """Follows some programs. `tip_slot` is the newest slot the node spoke of."""
+
+    rpc: Rpc
+    ws_url: str
+    pool: Pool
+    programs: Programs
+    tables: Mapping[bytes, ProgramTables]
+    accounts: Accounts
+    silence_s_max: float
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
+    tip_slot: int = 0
+    given_up: int = 0
+    _wanted: asyncio.Queue[Wanted] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
+    _states: asyncio.Queue[Seen] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
+    _remembered: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    async def listen(self) -> None:
+        """
+        Follow one connection until it ends, which is always an error.
+
+        Raises:
+            RetryableError: the connection could not be made, ended, or fell silent.
+        """
+        try:
+            async with subscribed(self.ws_url, self._subscriptions(), silence_s_max=self.silence_s_max) as stream:
+                self.disconnected.clear()
+                self.connected.set()
+                async for notification in stream:
+                    await self._take(notification)
+        finally:
+            self.connected.clear()
+            self.disconnected.set()
+
+    async def want(self, signatures: Sequence[str]) -> None:
+        """Queue transactions to be fetched, unless they were a moment ago. Waits while the queue is full."""
+        for signature in signatures:
+            if signature == ALL_ONES or signature in self._remembered:
+                continue
+            self._remembered[signature] = None
+            if len(self._remembered) > REMEMBERED_MAX:
+                self._remembered.popitem(last=False)
+            await self._wanted.put(Wanted(signature))
+
+    async def store_transactions(self) -> None:
+        """Fetch and store what is queued, for ever. A failure of the node is waited out; nothing queued is lost."""
+        while True:
+            batch = await _drain(self._wanted)
+            try:
+                await self._store(batch)
+            except RetryableError as error:
+                log.warning("transactions are fetched again", error=str(error), waiting=len(batch))
+                await asyncio.sleep(ABSENT_WAIT_S * 10)
+                for wanted in batch:
+                    self._later(wanted)
+
+    async def store_states(self) -> None:
+        """Write the account states that programSubscribe sent, for ever."""
+        while True:
+            await self.accounts.write_seen(await _drain(self._states))
+
+    def _subscriptions(self) -> list[Subscription]:
+        wanted = [Subscription(("slot",), "slotSubscribe", [])]
+        for program_id in self.programs:
+            address = str(Pubkey(program_id))
+            wanted.append(
+                Subscription(("logs",), "logsSubscribe", [{"mentions": [address]}, {"commitment": COMMITMENT}])
+            )
+            wanted.append(
+                Subscription(
+                    ("account",), "programSubscribe", [address, {"encoding": "base64", "commitment": COMMITMENT}]
+                )
+            )
+        return wanted
+
+    async def _take(self, notification: Notification) -> None:
+        result: Any = notification.result
+        match notification.tag[0]:
+            case "slot":
+                self.tip_slot = max(self.tip_slot, int(result["slot"]))
+            case "logs":
+                await self.want([result["value"]["signature"]])
+            case "account":
+                value = result["value"]
+                address = bytes(Pubkey.from_string(value["pubkey"]))
+                account = node.read_account(address, value["account"])
+                await self._states.put((int(result["context"]["slot"]), address, account))
+
+    async def _store(self, batch: Sequence[Wanted]) -> None:
+        bodies = await node.fetch_transactions(self.rpc, [w.signature for w in batch], commitment=COMMITMENT)
+        for wanted, body in zip(batch, bodies, strict=True):
+            if body is None:
+                self._later(wanted)
+        read = read_bodies([body for body in bodies if body is not None], self.programs, COMMITMENT)
+        if not read.transactions:
+            return
+        async with session(self.pool) as connection:
+            await write_batch(connection, read.batch(finalized={}, frontiers={}), self.tables)
+        await self.accounts.refetch(read.touched)
+
+    def _later(self, wanted: Wanted) -> None:
+        """Queue again after a growing pause; in the end leave it to the frontier, which forgets nothing."""
+        if wanted.tries >= ABSENT_RETRIES_MAX:
+            self.given_up += 1
+            self._remembered.pop(wanted.signature, None)
+            log.warning(
+                "left to the enumeration: the node announced it and does not have it", signature=wanted.signature
+            )
+            return
+        again = Wanted(wanted.signature, wanted.tries + 1)
+        pause_s = ABSENT_WAIT_S * 2**wanted.tries
+        asyncio.get_running_loop().call_later(pause_s, self._put_again, again)
+
+    def _put_again(self, wanted: Wanted) -> None:
+        try:
+            self._wanted.put_nowait(wanted)
+        except asyncio.QueueFull:
+            asyncio.get_running_loop().call_later(1.0, self._put_again, wanted)
+
+
+async def _drain(queue: asyncio.Queue[T]) -> list[T]:
+    """Wait for one item, and take what else is there, up to BATCH_MAX."""
+    items = [await queue.get()]
+    while len(items) < BATCH_MAX and not queue.empty():
+        items.append(queue.get_nowait())
+    return items

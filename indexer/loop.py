@@ -1,0 +1,176 @@
+"""
+The indexer as a process: what runs side by side, and what happens when a part of it fails.
+
+A part that meets a RetryableError is started again after a pause, and the error is shown; a DataError ends the process,
+because going on would store what is wrong. Stopping may happen anywhere: every step is one database transaction.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from indexer.accounts import Accounts
+from indexer.errors import RetryableError
+from indexer.frontier import Frontier, Progress, Silent
+from indexer.intake import Programs
+from indexer.live import Live
+from indexer.settings import IndexerSettings
+from indexer.sources import node
+from indexer.sources.rpc import Rpc
+from indexer.store.database import Pool, session
+from indexer.store.lake import Exported, Lake
+from indexer.store.typed import ProgramTables
+from indexer.store.writer import beat, ensure_chain
+
+NAME = "indexer"
+BEAT_INTERVAL_S = 1.0
+PAUSE_S_MIN = 0.2
+PAUSE_S_MAX = 5.0
+
+log = structlog.get_logger("indexer")
+
+
+@dataclass(slots=True)
+class Indexer:
+    """The parts of one indexer, and their common end."""
+
+    settings: IndexerSettings
+    rpc: Rpc
+    pool: Pool
+    lake: Lake
+    programs: Programs
+    tables: Mapping[bytes, ProgramTables]
+    frontier: Frontier = field(init=False)
+    accounts: Accounts = field(init=False)
+    live: Live = field(init=False)
+    _exporting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.frontier = Frontier(self.rpc, self.pool, self.programs, self.tables)
+        self.accounts = Accounts(self.rpc, self.pool, self.programs, self.tables)
+        self.live = Live(
+            self.rpc,
+            self.settings.pubsub_url,
+            self.pool,
+            self.programs,
+            self.tables,
+            self.accounts,
+            self.settings.silence_s_max,
+        )
+
+    async def catch_up(self, progress: Progress) -> None:
+        """Prove and store everything up to the finalized slot, bring the lake there, and return."""
+        await self.frontier.advance(progress)
+        await self.accounts.snapshot()
+        await self.export()
+        await self.beat()
+
+    async def run(self, progress: Progress) -> None:
+        """
+        Follow the chain for ever; cancel to stop.
+
+        Raises:
+            DataError: chain, IDL and database disagree.
+        """
+        async with asyncio.TaskGroup() as parts:
+            for name, part in (
+                ("pubsub", self.live.listen),
+                ("transactions", self.live.store_transactions),
+                ("accounts", self.live.store_states),
+                ("resync", self._resync),
+                ("heartbeat", self._beat_on),
+                ("export", self._export_on),
+            ):
+                parts.create_task(self._keep(name, part), name=name)
+            parts.create_task(self._keep("frontier", lambda: self._advance_on(progress)), name="frontier")
+
+    async def export(self) -> Exported:
+        """Bring the lake up to the frontier. One export at a time; a stop waits for the one under way."""
+        async with self._exporting:
+            return await asyncio.shield(asyncio.to_thread(self.lake.export))
+
+    async def beat(self, error: str | None = None) -> None:
+        """Say in the database that we are alive, and how far the chain is."""
+        clock = await node.fetch_clock(self.rpc, "confirmed")
+        async with session(self.pool) as connection:
+            await beat(connection, NAME, tip_slot=clock.slot, tip_time=clock.unix_time, error=error)
+
+    async def _advance_on(self, progress: Progress) -> None:
+        first = True
+        started_at = asyncio.get_running_loop().time()
+        while True:
+            advanced = await self.frontier.advance(progress if first else Silent())
+            if first:
+                seconds = max(asyncio.get_running_loop().time() - started_at, 0.001)
+                rate = round(advanced.transactions / seconds)
+                log.info("backfilled", transactions=advanced.transactions, seconds=round(seconds, 2), per_second=rate)
+            if advanced.dropped:
+                log.warning("a fork took transactions away", dropped=advanced.dropped, slot=advanced.slot)
+                await self.accounts.snapshot()
+            first = False
+            await asyncio.sleep(self.settings.enumerate_interval_s)
+
+    async def _resync(self) -> None:
+        """On every connection, the first too: what happened before it is not in it."""
+        while True:
+            await self.live.connected.wait()
+            count = await self.accounts.snapshot()
+            finalized = await node.fetch_slot(self.rpc, "finalized")
+            for program_id in self.programs:
+                recent = await node.fetch_signatures(
+                    self.rpc, program_id, commitment="confirmed", after_slot=finalized, up_to_slot=2**63 - 1
+                )
+                await self.live.want([info.signature for info in recent])
+            log.info("following", accounts=count, finalized_slot=finalized)
+            await self.live.disconnected.wait()
+
+    async def _beat_on(self) -> None:
+        while True:
+            await self.beat()
+            await asyncio.sleep(BEAT_INTERVAL_S)
+
+    async def _export_on(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.export_interval_s)
+            exported = await self.export()
+            if exported.rows:
+                log.info("exported to the lake", rows=exported.rows, slot=exported.slot)
+
+    async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run `part` again whenever it fails in a way that may pass."""
+        pause_s = PAUSE_S_MIN
+        loop = asyncio.get_running_loop()
+        while True:
+            started_at = loop.time()
+            try:
+                await part()
+            except RetryableError as error:
+                log.warning("tried again soon", part=name, error=str(error))
+                await self._remember(name, error)
+            pause_s = PAUSE_S_MIN if loop.time() - started_at > PAUSE_S_MAX else min(pause_s * 2, PAUSE_S_MAX)
+            await asyncio.sleep(pause_s)
+
+    async def _remember(self, name: str, error: RetryableError) -> None:
+        try:
+            async with session(self.pool) as connection:
+                await beat(connection, NAME, error=f"{name}: {error}")
+        except RetryableError:
+            log.warning("the database cannot be told", part=name)
+
+
+async def check_chain(rpc: Rpc, pool: Pool, programs: Programs) -> None:
+    """
+    Prove before anything is written that this database, this chain and these programs belong together.
+
+    Raises:
+        DataError: the database holds another chain.
+        SettingsError: a program is not there.
+        RetryableError: the node does not answer.
+    """
+    genesis_hash = await node.fetch_genesis_hash(rpc)
+    for program_id in programs:
+        await node.check_program(rpc, program_id)
+    async with session(pool) as connection:
+        await ensure_chain(connection, genesis_hash)

@@ -1,0 +1,67 @@
+"""
+What the indexer is told before it starts. Read from flags and the environment in `__main__` alone.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from indexer.errors import SettingsError
+
+DATA_DIR_DEFAULT = Path(".data")
+
+
+class IndexerSettings(BaseSettings):
+    """One frozen set of settings; flags win over the environment, the environment over the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="CAPSTAN_", frozen=True, extra="ignore", populate_by_name=True)
+
+    rpc_url: SecretStr = SecretStr("http://127.0.0.1:8899")
+    ws_url: SecretStr | None = None
+    database_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_URL", "CAPSTAN_DATABASE_URL")
+    )
+    data_dir: Path = DATA_DIR_DEFAULT
+    lake: Path | None = None
+    export_interval_s: float = Field(default=10.0, gt=0, le=3_600)
+    enumerate_interval_s: float = Field(default=1.0, gt=0, le=60)
+    silence_s_max: float = Field(default=15.0, gt=0, le=600)
+
+    @classmethod
+    def read(cls, **flags: object) -> Self:
+        """
+        Return the settings; a flag that is None was not given.
+
+        Raises:
+            SettingsError: a value is out of range or not of its type.
+        """
+        try:
+            return cls(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type] # pydantic checks them
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(f"the setting {name} is not valid: {first['msg']}") from None
+
+    @property
+    def lake_path(self) -> Path:
+        """Where the lake's Parquet files lie, absolute."""
+        return (self.lake or self.data_dir / "lake").absolute()
+
+    @property
+    def pubsub_url(self) -> str:
+        """The PubSub url: as given, else the RPC's host with ws for http and, as validators do, the next port."""
+        if self.ws_url is not None:
+            return self.ws_url.get_secret_value()
+        return derived_ws_url(self.rpc_url.get_secret_value())
+
+
+def derived_ws_url(rpc_url: str) -> str:
+    """Return the PubSub url that goes with `rpc_url`: a validator's next port, or the same url at a provider."""
+    scheme, _, rest = rpc_url.partition("://")
+    host, slash, path = rest.partition("/")
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdigit():
+        host = f"{name}:{int(port) + 1}"
+    return f"{'wss' if scheme == 'https' else 'ws'}://{host}{slash}{path}"
