@@ -13,11 +13,13 @@ from indexer.chain.program import Program
 from indexer.errors import SettingsError
 
 
+HOME = ("ephemeral_vault",)
+
+
 def home_programs() -> dict[bytes, Program]:
-    """Return the home programs at their default ids."""
-    files = sorted(resources.files("indexer.idls").iterdir(), key=lambda file: file.name)
-    texts = [(file.name, file.read_text("utf-8")) for file in files if file.name.endswith(".json")]
-    programs = [Program.from_idl(load_idl(text, source=name)) for name, text in texts]
+    """Return the home programs at their default ids, by id."""
+    files = [resources.files("indexer.idls") / f"{name}.json" for name in HOME]
+    programs = [Program.from_idl(load_idl(file.read_text("utf-8"), source=file.name)) for file in files]
     return {program.program_id: program for program in programs}
 
 
