@@ -12,7 +12,6 @@ from indexer.chain.idl import load_idl
 from indexer.chain.program import Program
 from indexer.errors import SettingsError
 
-
 HOME = ("ephemeral_vault",)
 
 
