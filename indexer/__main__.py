@@ -92,7 +92,7 @@ async def _index(
             await check_chain(first, pool, programs)
         async with await connect(database.dsn) as owner:
             tables = {key: await ensure_tables(owner, program) for key, program in programs.items()}
-        lake = await asyncio.to_thread(Lake.open, database.dsn, settings.lake_path)
+        lake = await asyncio.to_thread(Lake.open, database.for_role(INDEXER_ROLE), settings.lake_path)
         stack.callback(lake.close)
         rpc = await stack.enter_async_context(Rpc(rpc_url))
         indexer = Indexer(settings, rpc, pool, lake, programs, tables)

@@ -16,6 +16,8 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import stamina
+import stamina.instrumentation
 import structlog
 
 from indexer.errors import CapstanError
@@ -38,6 +40,8 @@ def reported() -> Iterator[None]:
 
 def set_up_logs(*, as_json: bool) -> None:
     """Send this process's own logs to stderr, as lines for a person or as JSON."""
+    # A single retry is no news; what outlasts the retries is told by whoever called.
+    stamina.instrumentation.set_on_retry_hooks([])
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -136,7 +136,7 @@ class Indexer:
             await asyncio.sleep(self.settings.export_interval_s)
             exported = await self.export()
             if exported.rows:
-                log.info("exported to the lake", rows=exported.rows, slot=exported.slot)
+                log.info("exported to the lake", rows=sum(exported.rows.values()), seconds=round(exported.seconds, 3))
 
     async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run `part` again whenever it fails in a way that may pass."""

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script among pictures, not a package
 """
 Take the pictures of the README from a running dashboard.
 

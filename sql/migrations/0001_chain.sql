@@ -1,8 +1,7 @@
 -- The chain as Capstan knows it, beside the typed tables that are generated from the IDLs.
 -- One writer for everything here: the indexer (role capstan_indexer). Everyone else reads.
 -- Slots and block heights are bigint: they stay below 2^63. Amounts are numeric(20,0): u64::MAX is in use as a sentinel.
-
-create schema capstan;
+-- The schema itself is made before the first migration, with the table of migrations.
 
 -- Which chain this database belongs to. An indexer pointed at another one refuses.
 create table capstan.chain (
@@ -61,6 +60,22 @@ create table capstan.frontiers (
     program_id bytea primary key check (length(program_id) = 32),
     slot       bigint not null,
     proven_at  timestamptz not null default now()
+);
+
+-- Finalized transactions that came, or changed, at or below a frontier that vouched for them already: the lake may have
+-- exported their slots. The exporter replaces them there, by identity, and strikes them off.
+create table capstan.late_transactions (
+    signature bytea primary key check (length(signature) = 64),
+    noted_at  timestamptz not null default clock_timestamp()
+);
+
+-- The newest slot at which an address was seen not to exist (or to be no account of the program). An older state that
+-- arrives after it is stored as closed.
+create table capstan.closures (
+    program_id bytea not null,
+    address    bytea not null check (length(address) = 32),
+    slot       bigint not null,
+    primary key (program_id, address)
 );
 
 -- What was seen and could not be read: counted and shown, never dropped in silence.

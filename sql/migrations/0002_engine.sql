@@ -29,6 +29,8 @@ create table engine.intents (
     check ((state = 'open') = (settled_at is null))
 );
 create index intents_open on engine.intents (intent_id) where state = 'open';
+-- Every pass asks which expired sessions have an intent already.
+create index intents_subject on engine.intents (subject);
 
 create table engine.attempts (
     attempt_id              bigint generated always as identity primary key,

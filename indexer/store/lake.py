@@ -1,0 +1,328 @@
+"""
+The lake's one writer: finalized rows from Postgres into DuckLake, rows and watermark in one lake transaction.
+
+What a watermark has passed is in the lake exactly once: the rows are read in one Postgres snapshot, bounded by the
+proven frontier, and committed with the watermark or not at all. Late rows (`capstan.late_transactions`) replace by
+signature. Reading the lake is reader.py's business.
+
+Sync, because DuckDB is: call it with asyncio.to_thread. A first export of 30 days takes a second or two.
+"""
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from indexer.errors import RetryableError
+from indexer.store.database import CONNECT_TIMEOUT_S, DASHBOARD_ROLE, ENGINE_ROLE, first_line, mask_dsn, writable_folder
+from indexer.store.duck import (
+    DUCK_TYPES,
+    LAKE_SCHEMA,
+    attach_lake,
+    attach_postgres,
+    open_duckdb,
+    quote_name,
+    quote_text,
+)
+from indexer.store.queries import load_queries
+from indexer.store.typed import OWN_COLUMNS
+
+# Whoever writes the lake of one database.
+LAKE_LOCK = 0x0CA9_57A6
+LOCK_WAIT_S_MAX = 10.0
+# Small files are merged after so many exports that wrote any.
+MERGE_EVERY = 30
+# Files and snapshots that were replaced stay for readers that still hold them: longer than any query may run.
+GRACE = "1 day"
+
+QUERIES = load_queries("lake")
+TRANSACTION_COLUMNS = (
+    ("signature", "bytea"),
+    ("slot", "bigint"),
+    ("block_time", "timestamptz"),
+    ("err", "text"),
+    ("fee", "numeric(20,0)"),
+    ("compute_units", "bigint"),
+    ("complete", "boolean"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LakeTable:
+    """A table of the lake and the hot one it continues: (column, Postgres type) in order, and its new watermark."""
+
+    schema_name: str
+    table_name: str
+    columns: tuple[tuple[str, str], ...]
+    frontier: int
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What the watermark table calls it."""
+        return (self.schema_name, self.table_name)
+
+    @property
+    def quoted(self) -> str:
+        """Its name in the lake."""
+        return f"lake.{quote_name(self.schema_name)}.{quote_name(self.table_name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """
+    What an export committed.
+
+    Args:
+        rows: (schema, table) -> rows written, late ones included; tables without any are left out.
+        watermarks: (schema, table) -> slot, all of them as they are now.
+        late: how many late transactions were replaced.
+        seconds: how long it took.
+    """
+
+    rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    watermarks: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    late: int = 0
+    seconds: float = 0.0
+
+
+class Lake:
+    """An open lake, to be written. Not thread-safe: one export at a time."""
+
+    def __init__(self, duck: duckdb.DuckDBPyConnection, lock: psycopg.Connection[Any], merge_every: int) -> None:
+        self._duck = duck
+        self._lock = lock
+        self._merge_every = merge_every
+        self._exports = 0
+
+    @classmethod
+    def open(cls, dsn: str, data_path: Path, *, merge_every: int = MERGE_EVERY) -> "Lake":
+        """
+        Attach the lake whose catalog is in the database at `dsn`, made where it is missing.
+
+        Args:
+            dsn: of the indexer's role; migrated.
+            data_path: where the Parquet files go.
+
+        Raises:
+            SettingsError: the folder cannot be written, or the database's lake lies elsewhere.
+            RetryableError: the database does not answer, or another process writes this lake.
+        """
+        folder = writable_folder(data_path).resolve()
+        try:
+            lock = _claim(dsn)
+            try:
+                _prepare_catalog(lock)
+                return cls(_attach(dsn, folder), lock, merge_every)
+            except BaseException:
+                lock.close()
+                raise
+        except psycopg.OperationalError as error:
+            raise RetryableError(f"{mask_dsn(dsn)} does not answer: {first_line(error)}") from error
+
+    def export(self, frontier_slot: int | None = None) -> Exported:
+        """
+        Bring the lake up to the frontiers in one lake transaction.
+
+        Args:
+            frontier_slot: no further than this; the proven frontiers in Postgres bound it in any case.
+
+        Raises:
+            RetryableError: the database went away; nothing was committed, or all of it.
+        """
+        started = time.monotonic()
+        try:
+            self._duck.execute("BEGIN")
+            try:
+                exported, late = self._export(frontier_slot)
+                self._duck.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            self._forget_late(late)
+            if exported.rows:
+                self._exports += 1
+                if self._exports % self._merge_every == 0:
+                    self.merge()
+        except (duckdb.IOException, duckdb.TransactionException, psycopg.OperationalError) as error:
+            raise RetryableError(f"the lake was not exported: {first_line(error)}") from error
+        return Exported(exported.rows, exported.watermarks, exported.late, time.monotonic() - started)
+
+    def merge(self) -> None:
+        """Merge small files, and delete what was replaced longer ago than a reader may read."""
+        for schema_name, table_name in self._watermarks():
+            arguments = f"'lake', {quote_text(table_name)}, schema => {quote_text(schema_name)}"
+            self._duck.execute(f"CALL ducklake_merge_adjacent_files({arguments})")
+        for procedure in ("ducklake_expire_snapshots", "ducklake_cleanup_old_files"):
+            self._duck.execute(f"CALL {procedure}('lake', older_than => now() - INTERVAL {quote_text(GRACE)})")
+
+    def close(self) -> None:
+        """Let go of the lake."""
+        self._duck.close()
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _export(self, frontier_slot: int | None) -> tuple[Exported, list[tuple[bytes, int]]]:
+        # The first query fixes the Postgres snapshot: frontiers, late rows and everything exported are of one moment.
+        tables = self._plan(frontier_slot)
+        late = self._hot(QUERIES["select_late"])
+        watermarks = self._watermarks()
+        rows: dict[tuple[str, str], int] = {}
+        moved: dict[tuple[str, str], int] = {}
+        for table in tables:
+            old = watermarks.get(table.key)
+            if old is None:
+                self._create_table(table)
+            if late and old is not None:
+                self._delete_late(table, [signature for signature, _ in late])
+            if late or old is None or old < table.frontier:
+                written = self._insert_rows(table, -1 if old is None else old, bool(late))
+                if written:
+                    rows[table.key] = written
+            if old is None or old < table.frontier:
+                moved[table.key] = table.frontier
+        self._move_watermarks(watermarks, moved)
+        return Exported(rows, {**watermarks, **moved}, len(late)), late
+
+    def _plan(self, frontier_slot: int | None) -> list[LakeTable]:
+        """The tables whose programs have a frontier; transactions go as far as every program is proven."""
+        frontiers: dict[str, int | None] = dict(self._hot(QUERIES["select_frontiers"]))
+        bounded = {
+            schema: slot if frontier_slot is None else min(slot, frontier_slot)
+            for schema, slot in frontiers.items()
+            if slot is not None
+        }
+        tables = []
+        for schema, table, columns in self._hot(QUERIES["select_event_tables"]):
+            if schema in bounded:
+                own = OWN_COLUMNS["event"]
+                fields = [(name, pg_type) for name, pg_type in zip(columns[::2], columns[1::2], strict=True)]
+                tables.append(LakeTable(schema, table, (*own, *fields), bounded[schema]))
+        if frontiers and len(bounded) == len(frontiers):
+            tables.append(LakeTable("capstan", "transactions", TRANSACTION_COLUMNS, min(bounded.values())))
+        return tables
+
+    def _hot(self, query: str) -> list[Any]:
+        statement = f"SELECT * FROM postgres_query('hot', {quote_text(query)})"  # noqa: S608 - a named query of ours
+        return self._duck.execute(statement).fetchall()
+
+    def _watermarks(self) -> dict[tuple[str, str], int]:
+        rows = self._duck.execute("SELECT schema_name, table_name, slot FROM lake.main.watermark").fetchall()
+        return {(schema, table): slot for schema, table, slot in rows}
+
+    def _create_table(self, table: LakeTable) -> None:
+        columns = ", ".join(f"{quote_name(name)} {DUCK_TYPES[pg_type]}" for name, pg_type in table.columns)
+        self._duck.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_name(table.schema_name)}")
+        self._duck.execute(f"CREATE TABLE {table.quoted} ({columns})")
+        # day() is the day of the month. Rows whose time is not known share a partition of their own.
+        partition = "year(block_time), month(block_time), day(block_time)"
+        self._duck.execute(f"ALTER TABLE {table.quoted} SET PARTITIONED BY ({partition})")
+
+    def _delete_late(self, table: LakeTable, signatures: Sequence[bytes]) -> None:
+        self._duck.execute(
+            f"DELETE FROM {table.quoted} WHERE signature IN (SELECT unnest(?::BLOB[]))",  # noqa: S608 - quoted name
+            [list(signatures)],
+        )
+
+    def _insert_rows(self, table: LakeTable, old: int, late: bool) -> int:
+        query = QUERIES["select_finalized_late" if late else "select_finalized"]
+        text = (
+            sql.SQL(query)
+            .format(
+                columns=sql.SQL(", ").join(sql.Identifier("e", name) for name, _ in table.columns),
+                table=sql.Identifier(table.schema_name, table.table_name),
+                after=sql.Literal(old),
+                upto=sql.Literal(max(old, table.frontier)),
+            )
+            .as_string(None)
+        )
+        values = ", ".join(f"{quote_name(name)}::{DUCK_TYPES[pg_type]}" for name, pg_type in table.columns)
+        inserted = self._duck.execute(
+            f"INSERT INTO {table.quoted} SELECT {values} FROM postgres_query('hot', {quote_text(text)})"  # noqa: S608 - quoted names
+        ).fetchall()
+        return int(inserted[0][0])
+
+    def _move_watermarks(self, watermarks: Mapping[tuple[str, str], int], moved: Mapping[tuple[str, str], int]) -> None:
+        for (schema, table), slot in moved.items():
+            if (schema, table) in watermarks:
+                statement = "UPDATE lake.main.watermark SET slot = ? WHERE schema_name = ? AND table_name = ?"
+            else:
+                statement = "INSERT INTO lake.main.watermark (slot, schema_name, table_name) VALUES (?, ?, ?)"
+            self._duck.execute(statement, [slot, schema, table])
+
+    def _forget_late(self, late: Sequence[tuple[bytes, int]]) -> None:
+        """Strike off what the lake has now; what was noted again since stays. A crash before this only repeats work."""
+        if late:
+            parameters = {"signatures": [row[0] for row in late], "noted_us": [row[1] for row in late]}
+            self._lock.execute(QUERIES["delete_late"], parameters)
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(duckdb.Error):  # the error that brought us here says more
+            self._duck.execute("ROLLBACK")
+
+
+def _claim(dsn: str) -> psycopg.Connection[Any]:
+    """Return the connection whose session lock makes us the one writer; it goes with the process, however that ends."""
+    connection = psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
+    deadline = time.monotonic() + LOCK_WAIT_S_MAX
+    while True:
+        row = connection.execute("select pg_try_advisory_lock(%s)", (LAKE_LOCK,)).fetchone()
+        if row and row[0]:
+            return connection
+        if time.monotonic() > deadline:
+            connection.close()
+            raise RetryableError(f"another process writes the lake of {mask_dsn(dsn)}: stop it, or wait for its end")
+        time.sleep(0.2)  # one that was killed is noticed by the server a moment later
+
+
+def _prepare_catalog(connection: psycopg.Connection[Any]) -> None:
+    """Make the catalog's schema and see to it that readers may read tables which DuckLake makes there later."""
+    schema = sql.Identifier(LAKE_SCHEMA)
+    connection.execute(sql.SQL("create schema if not exists {}").format(schema))
+    found = connection.execute(
+        "select rolname from pg_roles where rolname = any(%s)", ([DASHBOARD_ROLE, ENGINE_ROLE],)
+    ).fetchall()
+    for (role,) in found:
+        names = {"schema": schema, "role": sql.Identifier(role)}
+        for grant in (
+            "grant usage on schema {schema} to {role}",
+            "grant select on all tables in schema {schema} to {role}",
+            "alter default privileges in schema {schema} grant select on tables to {role}",
+        ):
+            connection.execute(sql.SQL(grant).format(**names))
+
+
+def _attach(dsn: str, folder: Path) -> duckdb.DuckDBPyConnection:
+    duck = open_duckdb()
+    try:
+        # After a backfill the planner has no statistics yet, takes the tables for small and joins them row by row.
+        options = f"{conninfo_to_dict(dsn).get('options') or ''} -c enable_nestloop=off"
+        attach_postgres(duck, make_conninfo(dsn, options=options.strip()), "hot")
+        attach_lake(duck, dsn, folder, read_only=False)
+        # Inlined data has traps (lost quotes, live readers broken by a flush), so only the watermark is kept inline:
+        # there it makes a commit of milliseconds.
+        duck.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
+        duck.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+        duck.execute("CALL lake.set_option('target_file_size', '128MB')")
+        duck.execute(
+            "CREATE TABLE IF NOT EXISTS lake.main.watermark (schema_name VARCHAR, table_name VARCHAR, slot BIGINT)"
+        )
+        duck.execute("CALL lake.set_option('data_inlining_row_limit', 10, table_name => 'watermark')")
+    except BaseException:
+        duck.close()
+        raise
+    return duck

@@ -1,0 +1,463 @@
+"""
+Transactions, events and the frontier into Postgres: one database transaction a batch, and replaying changes nothing.
+
+The rows and the frontier that vouches for them are committed together, so that a crash leaves both or neither. What a
+transaction means is decided before (indexer.chain), whether it is finalized too; this module only keeps the promises
+that tables can keep. Account state is in accounts.py.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, TypeAlias
+
+import psycopg
+from psycopg import sql
+
+from indexer.errors import DataError
+from indexer.store.copy import DO_NOTHING, Target, insert_rows
+from indexer.store.database import AsyncConnection, transaction
+from indexer.store.queries import load_queries
+from indexer.store.typed import ESCAPE, ProgramTables, TypedTable, escape_text
+
+Commitment: TypeAlias = Literal["confirmed", "finalized"]
+
+QUERIES = load_queries("indexer")
+
+
+class Event(Protocol):
+    """An event as `indexer.chain.events.Event` has it."""
+
+    @property
+    def program_id(self) -> bytes: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def signature(self) -> bytes: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def block_time(self) -> int | None: ...
+    @property
+    def values(self) -> Mapping[str, Any]: ...
+
+
+class Problem(Protocol):
+    """What could not be read, as `indexer.chain.events.Problem` has it."""
+
+    @property
+    def program_id(self) -> bytes: ...
+    @property
+    def subject(self) -> bytes: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def slot(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRow:
+    """
+    One transaction.
+
+    Args:
+        signature: 64 bytes.
+        block_time: unix seconds, None where the node does not know it.
+        err: the RPC's TransactionError as JSON text, None where the transaction succeeded.
+        complete: whether its logs were all there, so that no event can be missing.
+        mentions: ids of the indexed programs among its accounts.
+    """
+
+    signature: bytes
+    slot: int
+    block_time: int | None
+    err: str | None
+    fee: int
+    compute_units: int | None
+    commitment: Commitment
+    complete: bool
+    mentions: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """
+    What is written together.
+
+    Args:
+        finalized: signature -> slot of stored transactions now known to be finalized there; unknown ones are left out
+            of the count in `Written.promoted`.
+        frontiers: program id -> slot up to which, with this batch, every finalized transaction is stored. Never moves
+            back.
+    """
+
+    transactions: Sequence[TransactionRow] = ()
+    events: Sequence[Event] = ()
+    problems: Sequence[Problem] = ()
+    finalized: Mapping[bytes, int] = field(default_factory=dict)
+    frontiers: Mapping[bytes, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """
+    What a batch changed; all zero where it was a replay.
+
+    Args:
+        transactions: inserted or changed.
+        events: inserted.
+        promoted: confirmed -> finalized by `Batch.finalized`.
+        replaced: signatures that had been stored in another slot.
+        refused: signatures whose stored row is finalized in another slot than the batch's confirmed one.
+        escaped: strings that held a NUL; typed.py says how it is written.
+    """
+
+    transactions: int = 0
+    events: int = 0
+    promoted: int = 0
+    replaced: tuple[bytes, ...] = ()
+    refused: tuple[bytes, ...] = ()
+    escaped: int = 0
+
+
+async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping[bytes, ProgramTables]) -> Written:
+    """
+    Write a batch in one transaction. Replaying it changes nothing.
+
+    A known signature in another slot replaces its transaction and events, unless the stored one is finalized and the
+    batch's is not. A finalized row never becomes confirmed again, a complete one never incomplete.
+
+    Args:
+        connection: of `connect`, not in a transaction.
+        tables: from `ensure_tables`, by program id; every event's program must be in it.
+
+    Raises:
+        DataError: an event of a program or type that has no table.
+        RetryableError: the server went away; nothing of the batch is stored, or (lost while committing) all of it.
+    """
+    assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE, (
+        "a batch is a transaction of its own"
+    )
+    transactions = _newest(batch.transactions)
+    async with transaction(connection):
+        frontiers = await _lock_frontiers(connection, batch, transactions.values())
+        moved = await _select_moved(connection, transactions)
+        refused = {signature for signature, stored in moved.items() if _is_stale(transactions[signature], stored)}
+        replaced = tuple(signature for signature in moved if signature not in refused)
+        if replaced:
+            await _delete_dependents(connection, replaced)
+        for signature in refused:
+            del transactions[signature]
+        late = {s for s, row in transactions.items() if _is_late(row.slot, row.mentions, frontiers, row.commitment)}
+        changed = await _upsert_transactions(connection, transactions.values(), late)
+        await insert_rows(
+            connection,
+            MENTIONS,
+            [(program_id, row.slot, row.signature) for row in transactions.values() for program_id in row.mentions],
+        )
+        events, escaped = await _insert_events(connection, batch.events, refused, tables)
+        problems = [problem for problem in batch.problems if problem.subject not in refused]
+        await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
+        promoted = await _promote(connection, batch.finalized)
+        for program_id, slot in sorted(batch.frontiers.items()):
+            await connection.execute(QUERIES["advance_frontier"], {"program_id": program_id, "slot": slot})
+    return Written(changed, events, promoted, replaced, tuple(refused), escaped)
+
+
+MENTIONS = Target(
+    sql.Identifier("capstan", "mentions"),
+    (("program_id", "bytea"), ("slot", "bigint"), ("signature", "bytea")),
+    DO_NOTHING,
+)
+PROBLEMS = Target(
+    sql.Identifier("capstan", "problems"),
+    (
+        ("program_id", "bytea"),
+        ("subject", "bytea"),
+        ("kind", "text"),
+        ("ordinal", "bigint"),
+        ("detail", "text"),
+        ("slot", "bigint"),
+    ),
+    DO_NOTHING,
+)
+TRANSACTIONS = Target(
+    sql.Identifier("capstan", "transactions"),
+    (
+        ("signature", "bytea"),
+        ("slot", "bigint"),
+        ("block_time", "timestamptz"),
+        ("err", "text"),
+        ("fee", "numeric(20,0)"),
+        ("compute_units", "bigint"),
+        ("commitment", "text"),
+        ("complete", "boolean"),
+    ),
+    sql.SQL(QUERIES["transaction_conflict"]),
+)
+
+
+def _newest(rows: Iterable[TransactionRow]) -> dict[bytes, TransactionRow]:
+    """One row a signature: a finalized one wins, then the last. In order, so that writers at once do not dead-lock."""
+    newest: dict[bytes, TransactionRow] = {}
+    for row in rows:
+        known = newest.get(row.signature)
+        if known is None or known.commitment == "confirmed" or row.commitment == "finalized":
+            newest[row.signature] = row
+    return dict(sorted(newest.items()))
+
+
+def _is_stale(row: TransactionRow, stored: str) -> bool:
+    return stored == "finalized" and row.commitment == "confirmed"
+
+
+def _is_late(slot: int, mentions: Sequence[bytes], frontiers: Mapping[bytes, int], commitment: str) -> bool:
+    """Whether some frontier vouched for this slot before the row was here: the lake may have exported it already."""
+    return commitment == "finalized" and any(slot <= frontiers.get(program_id, -1) for program_id in mentions)
+
+
+async def _lock_frontiers(
+    connection: AsyncConnection, batch: Batch, transactions: Iterable[TransactionRow]
+) -> dict[bytes, int]:
+    """
+    Read the frontiers of all programs in the batch, and hold them.
+
+    A writer that moves a frontier waits for those that write below it, and they for it: otherwise a row could slip in
+    below a frontier without being seen as late.
+    """
+    programs = sorted({program_id for row in transactions for program_id in row.mentions} | set(batch.frontiers))
+    name = "lock_frontier" if batch.frontiers else "share_frontier"
+    for program_id in programs:
+        await connection.execute(QUERIES[name], {"program_id": program_id})
+    cursor = await connection.execute(QUERIES["select_frontiers"], {"program_ids": programs})
+    return {bytes(program_id): int(slot) for program_id, slot in await cursor.fetchall()}
+
+
+async def _select_moved(connection: AsyncConnection, rows: Mapping[bytes, TransactionRow]) -> dict[bytes, str]:
+    """Return the stored commitment of signatures that are stored in another slot."""
+    parameters = {"signatures": list(rows), "slots": [row.slot for row in rows.values()]}
+    cursor = await connection.execute(QUERIES["select_moved"], parameters)
+    return {bytes(signature): str(commitment) for signature, commitment in await cursor.fetchall()}
+
+
+async def _delete_dependents(connection: AsyncConnection, signatures: Collection[bytes]) -> None:
+    """Delete everything that hangs on these transactions: events of every program, mentions, problems."""
+    parameters = {"signatures": list(signatures)}
+    cursor = await connection.execute(QUERIES["select_event_tables"])
+    for schema_name, table_name in await cursor.fetchall():
+        query = sql.SQL("delete from {} where signature = any(%(signatures)s)")
+        await connection.execute(query.format(sql.Identifier(schema_name, table_name)), parameters)
+    await connection.execute(QUERIES["delete_mentions"], parameters)
+    await connection.execute(QUERIES["delete_problems"], parameters)
+
+
+async def _upsert_transactions(
+    connection: AsyncConnection, rows: Collection[TransactionRow], late: Collection[bytes]
+) -> int:
+    completed = [row.signature for row in rows if row.complete]
+    # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
+    await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
+    plain = [(r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete) for r in rows]
+    if late:
+        # Before the upsert: only what differs from the stored row is news to the lake.
+        await connection.execute(
+            QUERIES["note_late_transactions"],
+            {
+                "signatures": [row.signature for row in rows if row.signature in late],
+                "completes": [row.complete for row in rows if row.signature in late],
+                "slots": [row.slot for row in rows if row.signature in late],
+            },
+        )
+    return await insert_rows(connection, TRANSACTIONS, plain)
+
+
+async def _insert_events(
+    connection: AsyncConnection,
+    events: Sequence[Event],
+    refused: Collection[bytes],
+    tables: Mapping[bytes, ProgramTables],
+) -> tuple[int, int]:
+    rows: dict[tuple[bytes, str], list[Sequence[Any]]] = defaultdict(list)
+    columns: dict[tuple[bytes, str], TypedTable] = {}
+    escaped = 0
+    for event in events:
+        if event.signature in refused:
+            continue
+        key = (event.program_id, event.name)
+        table = columns.get(key)
+        if table is None:
+            table = columns[key] = _event_table(tables, event)
+        row, strange = adapt_values(table, event.values)
+        escaped += strange
+        rows[key].append((event.signature, event.kind, event.ordinal, event.slot, event.block_time, *row))
+    inserted = 0
+    for key, table in sorted(columns.items(), key=lambda item: item[0]):
+        target = Target(table.identifier, table.typed_names, EVENT_CONFLICT)
+        inserted += await insert_rows(connection, target, _distinct(rows[key]))
+    return inserted, escaped
+
+
+# Only the time may be filled in later: a node does not always know it at first.
+EVENT_CONFLICT = sql.SQL(QUERIES["event_conflict"])
+
+
+def _distinct(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
+    """One row an identity, in order: a batch may hold what PubSub and the backfill both brought."""
+    return [row for _, row in sorted({(row[0], row[1], row[2]): row for row in rows}.items())]
+
+
+def _event_table(tables: Mapping[bytes, ProgramTables], event: Event) -> TypedTable:
+    program = tables.get(event.program_id)
+    table = program.events.get(event.name) if program else None
+    if table is None:
+        raise DataError(
+            f"there is no table for the event {event.name} of program {event.program_id.hex()}: ensure_tables was not "
+            "run with this IDL"
+        )
+    return table
+
+
+def adapt_values(table: TypedTable, values: Mapping[str, Any]) -> tuple[list[Any], int]:
+    """Return decoded values in the order of the table's own columns, and how many had to be escaped for a NUL."""
+    row = []
+    escaped = 0
+    for column in table.columns:
+        value = values[column.field]
+        if column.adapt is not None and value is not None:
+            value = column.adapt(value)
+            if column.pg_type in {"text", "jsonb"} and ESCAPE in value:
+                escaped += 1
+        row.append(value)
+    return row, escaped
+
+
+def _problem_row(problem: Problem) -> tuple[Any, ...]:
+    detail = escape_text(problem.detail)
+    return (problem.program_id, problem.subject, problem.kind, problem.ordinal, detail, problem.slot)
+
+
+async def _promote(connection: AsyncConnection, finalized: Mapping[bytes, int]) -> int:
+    if not finalized:
+        return 0
+    parameters = {"signatures": list(finalized), "slots": list(finalized.values())}
+    await connection.execute(QUERIES["lock_transactions"], parameters)
+    await connection.execute(QUERIES["note_late_promotions"], parameters)
+    cursor = await connection.execute(QUERIES["promote_transactions"], parameters)
+    return cursor.rowcount
+
+
+async def promote(connection: AsyncConnection, finalized: Mapping[bytes, int]) -> int:
+    """
+    Mark stored transactions finalized, in a transaction of its own, and return how many changed.
+
+    Args:
+        finalized: signature -> the slot in which it is finalized. A row stored in another slot is not touched: fetch
+            the transaction again and write it, which replaces it.
+    """
+    async with transaction(connection):
+        return await _promote(connection, finalized)
+
+
+async def select_known(connection: AsyncConnection, finalized: Mapping[bytes, int]) -> dict[bytes, bool]:
+    """
+    Return which of these signatures are stored in that slot, and whether their logs were complete.
+
+    What is missing from the answer has to be fetched before a frontier may pass its slot.
+    """
+    parameters = {"signatures": list(finalized), "slots": list(finalized.values())}
+    async with transaction(connection):
+        cursor = await connection.execute(QUERIES["select_known"], parameters)
+        return {bytes(signature): bool(complete) for signature, complete in await cursor.fetchall()}
+
+
+async def select_unfinalized(connection: AsyncConnection, program_id: bytes, slot_max: int) -> dict[bytes, int]:
+    """
+    Return signature -> slot of the program's transactions up to `slot_max` that are only confirmed.
+
+    Those that an enumeration of finalized signatures over these slots does not name were dropped by a fork; ask for
+    their status before dropping them.
+    """
+    parameters = {"program_id": program_id, "slot_max": slot_max}
+    async with transaction(connection):
+        cursor = await connection.execute(QUERIES["select_unfinalized"], parameters)
+        return {bytes(signature): int(slot) for signature, slot in await cursor.fetchall()}
+
+
+async def drop_transactions(connection: AsyncConnection, dropped: Mapping[bytes, int]) -> int:
+    """
+    Take out transactions that a fork dropped, with everything that hangs on them, in one transaction.
+
+    Args:
+        dropped: signature -> the slot it was dropped from. One that has landed in another slot since, or is finalized,
+            is left alone.
+
+    Returns:
+        How many transactions went.
+    """
+    async with transaction(connection):
+        parameters = {"signatures": list(dropped), "slots": list(dropped.values())}
+        await connection.execute(QUERIES["lock_transactions"], parameters)
+        cursor = await connection.execute(QUERIES["delete_transactions"], parameters)
+        gone = [bytes(row[0]) for row in await cursor.fetchall()]
+        if gone:
+            await _delete_dependents(connection, gone)
+        return len(gone)
+
+
+async def ensure_chain(connection: AsyncConnection, genesis_hash: str) -> None:
+    """
+    Make this database the one of the chain with that genesis hash (base58), or prove that it is.
+
+    Raises:
+        DataError: it belongs to another chain.
+    """
+    async with transaction(connection):
+        await connection.execute(QUERIES["insert_chain"], {"genesis_hash": genesis_hash})
+        cursor = await connection.execute(QUERIES["select_chain"])
+        row = await cursor.fetchone()
+    if row is None or row[0] != genesis_hash:
+        raise DataError(
+            f"this database belongs to the chain with genesis hash {row[0] if row else None}, and the RPC is of "
+            f"{genesis_hash}: choose another database, or the RPC of that chain"
+        )
+
+
+async def select_frontier(connection: AsyncConnection, program_id: bytes) -> int | None:
+    """Return the slot up to which every finalized transaction of the program is stored, None before the first."""
+    async with transaction(connection):
+        cursor = await connection.execute(QUERIES["select_frontier"], {"program_id": program_id})
+        row = await cursor.fetchone()
+    return int(row[0]) if row else None
+
+
+async def beat(
+    connection: AsyncConnection,
+    name: str,
+    *,
+    tip_slot: int | None = None,
+    tip_time: int | None = None,
+    error: str | None = None,
+) -> None:
+    """
+    Say that the part called `name` is alive, and what it saw.
+
+    Args:
+        tip_slot: newest slot seen from the chain; None keeps the last one. Also `tip_time`.
+        tip_time: the cluster's own clock at that slot, unix seconds.
+        error: what went wrong just now, without secrets; kept until the next one.
+    """
+    seen = None if tip_time is None else datetime.fromtimestamp(tip_time, UTC)
+    detail = None if error is None else escape_text(error)
+    async with transaction(connection):
+        await connection.execute(
+            QUERIES["upsert_heartbeat"], {"name": name, "tip_slot": tip_slot, "tip_time": seen, "error": detail}
+        )

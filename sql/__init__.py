@@ -1,0 +1,1 @@
+"""The contract between the processes, as text: migrations, named queries, analytics views. `indexer.store` runs it."""
