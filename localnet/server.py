@@ -1,0 +1,307 @@
+"""
+The sockets of a chain, and its slot clock: JSON-RPC over HTTP on one port, PubSub over WebSocket on another.
+
+Everything runs in one asyncio loop. What a method means is `localnet.rpc`'s, who hears what is `pubsub.py`'s; what is
+here is ports, HTTP, and producing a slot every so many milliseconds.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import uvicorn
+from websockets.asyncio.server import serve as serve_websocket
+
+from indexer.errors import SettingsError
+from localnet.chain import Chain
+from localnet.pubsub import PubSub
+from localnet.rpc.dispatch import Dispatcher, ExtraMethod
+
+BODY_BYTES_MAX = 8 * 1024 * 1024
+MESSAGE_BYTES_MAX = 1024 * 1024
+PING_INTERVAL_S = 20
+CORS_HEADERS = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
+    (b"access-control-allow-headers", b"*"),
+    (b"access-control-max-age", b"86400"),
+)
+
+OnSlot = Callable[[], Awaitable[None] | None]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Urls(NamedTuple):
+    """Where a running localnet is reached."""
+
+    rpc_url: str
+    ws_url: str
+
+
+class Server:
+    """
+    A chain with its ports.
+
+    `open` binds the ports, `run` serves and lets slots tick until it is cancelled; `serve` below does both.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        extra_methods: Mapping[str, ExtraMethod] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        rpc_port: int = 8899,
+        ws_port: int = 8900,
+        slot_ms: int = 400,
+        on_slot: OnSlot | None = None,
+    ) -> None:
+        """
+        Args:
+            chain: its open slot is the first that this server produces.
+            extra_methods: more JSON-RPC methods; each takes the list of params, may be async, may raise RpcError.
+            host: the address to listen on.
+            rpc_port, ws_port: 0 picks a free one.
+            slot_ms: a slot's length.
+            on_slot: called (and awaited) in each slot right after it has opened; what it executes is in that slot.
+        """
+        self._chain = chain
+        self._dispatcher = Dispatcher(chain, extra_methods)
+        self._host = host
+        self._rpc_port = rpc_port
+        self._ws_port = ws_port
+        self._slot_s = slot_ms / 1000
+        self._on_slot = on_slot
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+
+    def open(self) -> Urls:
+        """
+        Bind both ports.
+
+        Raises:
+            SettingsError: one of them is in use, or the address is not this machine's.
+        """
+        rpc = _bound(self._host, self._rpc_port, "--rpc-port")
+        try:
+            ws = _bound(self._host, self._ws_port, "--ws-port")
+        except SettingsError:
+            rpc.close()
+            raise
+        self._sockets = rpc, ws
+        shown = f"[{self._host}]" if ":" in self._host else self._host
+        return Urls(f"http://{shown}:{rpc.getsockname()[1]}", f"ws://{shown}:{ws.getsockname()[1]}")
+
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """Serve until cancelled; sets `ready` once both ports answer."""
+        assert self._sockets is not None, "open() comes first"
+        rpc_socket, ws_socket = self._sockets
+        pubsub = PubSub(self._chain)
+        try:
+            async with (
+                serve_websocket(
+                    pubsub.serve_client,
+                    sock=ws_socket,
+                    compression=None,
+                    ping_interval=PING_INTERVAL_S,
+                    ping_timeout=PING_INTERVAL_S,
+                    max_size=MESSAGE_BYTES_MAX,
+                    close_timeout=1,
+                ),
+                self._http(rpc_socket),
+            ):
+                if ready is not None:
+                    ready.set()
+                await self._tick()
+        finally:
+            pubsub.close()
+            rpc_socket.close()
+            ws_socket.close()
+
+    @asynccontextmanager
+    async def _http(self, sock: socket.socket) -> AsyncIterator[None]:
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+        )
+        server = _QuietUvicorn(config)
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        try:
+            await server.answering.wait()
+            yield
+        finally:
+            server.should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _tick(self) -> None:
+        """Produce a slot whenever its time is over. The chain's clock goes as fast as the wall's."""
+        chain = self._chain
+        begun = time.monotonic()
+        unix_begun = chain.unix_time
+        due = begun
+        await self._call_on_slot()
+        while True:
+            due += self._slot_s
+            late = time.monotonic() - due
+            if late > self._slot_s:
+                # What could not be kept is not caught up on in a burst: the slots are longer then.
+                due += late
+            await asyncio.sleep(max(0.0, -late))
+            unix_time = unix_begun + int(time.monotonic() - begun)
+            chain.open_slot(chain.slot + 1, max(unix_time, chain.unix_time), produced_ns=time.time_ns())
+            await self._call_on_slot()
+
+    async def _call_on_slot(self) -> None:
+        if self._on_slot is None:
+            return
+        try:
+            waiting = self._on_slot()
+            if inspect.isawaitable(waiting):
+                await waiting
+        except Exception:  # noqa: BLE001  # the chain goes on without its users; the log says why
+            _log.exception("what should happen in slot %d failed", self._chain.slot)
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: one POST, one JSON-RPC body."""
+        if scope["type"] != "http":
+            return
+        method = scope["method"]
+        if method == "OPTIONS":
+            await _respond(send, 200, b"", b"text/plain")
+        elif method == "GET" and scope["path"] == "/health":
+            await _respond(send, 200, b"ok", b"text/plain")
+        elif method != "POST":
+            text = b"Used HTTP Method is not allowed. POST or OPTIONS is required\n"
+            await _respond(send, 405, text, b"text/plain")
+        elif not _is_json(scope):
+            text = b"Supplied content type is not allowed. Content-Type: application/json is required\n"
+            await _respond(send, 415, text, b"text/plain")
+        else:
+            body = await _read_body(receive)
+            if body is None:
+                text = f"Request body is larger than {BODY_BYTES_MAX} bytes\n".encode()
+                await _respond(send, 413, text, b"text/plain")
+                return
+            await _respond(send, 200, await self._dispatcher.answer(body), b"application/json; charset=utf-8")
+
+
+@asynccontextmanager
+async def serve(
+    chain: Chain,
+    extra_methods: Mapping[str, ExtraMethod] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    rpc_port: int = 8899,
+    ws_port: int = 8900,
+    slot_ms: int = 400,
+    on_slot: OnSlot | None = None,
+) -> AsyncIterator[Urls]:
+    """
+    Serve a chain as long as the block runs; the arguments are those of `Server`.
+
+    Raises:
+        SettingsError: a port is in use, or the address is not this machine's.
+    """
+    server = Server(
+        chain, extra_methods, host=host, rpc_port=rpc_port, ws_port=ws_port, slot_ms=slot_ms, on_slot=on_slot
+    )
+    urls = server.open()
+    ready = asyncio.Event()
+    running = asyncio.create_task(server.run(ready))
+    starting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait({running, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        yield urls
+    finally:
+        starting.cancel()
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+class _QuietUvicorn(uvicorn.Server):
+    """Uvicorn that leaves the process's signals alone: whoever started localnet decides how it ends."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.answering = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.answering.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bound(host: str, port: int, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's algorithm off only where the protocol is named; with it, every answer takes 40 ms more.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(2048)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(
+            f"localnet cannot listen on {host}:{port} ({reason.lower()}): stop what does, or choose another {option};"
+            " 0 picks a free one"
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+def _is_json(scope: Scope) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            return bytes(value).split(b";")[0].strip().lower() == b"application/json"
+    return False
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """Return the request's body, None where it is too long."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            return None
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _respond(send: Send, status: int, body: bytes, content_type: bytes) -> None:
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        *CORS_HEADERS,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
