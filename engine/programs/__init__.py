@@ -1,0 +1,1 @@
+"""What the engine must know of a program beyond its IDL: one adapter for each."""
