@@ -10,6 +10,7 @@ import json
 import secrets
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ class Run:
             if stop.is_set() or not self.headless:
                 return None
             self._say("draining ...")
-            return await drain(
+            draining = drain(
                 rpc=rpc,
                 supervisor=self.supervisor,
                 indexer=indexer,
@@ -175,6 +176,7 @@ class Run:
                 settle=engine_part(urls, dsn, keypair, self.folder, "--settle"),
                 dsn=dsn,
             )
+            return await _unless_stopped(draining, stop)
 
     async def _ready(self, chain: Child, stop: asyncio.Event) -> dict[str, Any] | None:
         """Wait for localnet's JSON line; None where a signal came first."""
@@ -241,6 +243,18 @@ class Run:
         """Tell a script's log, or a person before the window opens."""
         sys.stderr.write(sentence + "\n")
         sys.stderr.flush()
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, dict[str, Any]], stop: asyncio.Event) -> dict[str, Any] | None:
+    """Return what `work` returns, or None where a signal came first."""
+    task = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not task.done():
+        task.cancel()
+        return None
+    return task.result()
 
 
 async def _stopped(stop: asyncio.Event, timeout_s: float) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from capstan.report import Witness, build_report
 from capstan.supervisor import Child, Supervisor
-from indexer.errors import RetryableError
+from indexer.errors import DataError, RetryableError
 from indexer.sources.node import fetch_slot
 from indexer.sources.rpc import Rpc
 from indexer.store.audit import count_intents, read_lake, read_postgres
@@ -73,6 +73,8 @@ async def _pages(rpc: Rpc, method: str) -> list[dict[str, Any]]:
         page = await rpc.call(method, [options])
         if not page:
             return rows
+        if page[0]["index"] != len(rows):
+            raise DataError(f"{method} began at row {page[0]['index']} when asked to go on from row {len(rows)}")
         rows.extend(page)
 
 

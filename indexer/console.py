@@ -46,6 +46,7 @@ def set_up_logs(*, as_json: bool) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer()
             if as_json
             else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
@@ -53,6 +54,8 @@ def set_up_logs(*, as_json: bool) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
+    # The pool repeats as warnings what its borrower reports itself.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 async def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:

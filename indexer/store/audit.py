@@ -5,7 +5,8 @@ Values are JSON-safe and exact: integers as decimal strings, pubkeys in base58, 
 IDL nor this project's decoder. For databases of a size that fits in memory: demos and tests.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, LiteralString, NamedTuple
@@ -15,7 +16,8 @@ from psycopg import sql
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from indexer.store.database import CONNECT_TIMEOUT_S
+from indexer.errors import RetryableError
+from indexer.store.database import CONNECT_TIMEOUT_S, first_line, mask_dsn
 from indexer.store.duck import attach_lake, open_duckdb, quote_name
 from indexer.store.queries import load_queries
 
@@ -85,7 +87,7 @@ class _Table(NamedTuple):
 
 def read_progress(dsn: str) -> Progress:
     """Return how far the indexer is; cheap enough to ask every second."""
-    with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+    with _connected(dsn) as connection:
         row = connection.execute(QUERIES["progress"]).fetchone()
     assert row is not None
     return Progress(*row)
@@ -93,7 +95,7 @@ def read_progress(dsn: str) -> Progress:
 
 def read_postgres(dsn: str) -> Stored:
     """Return everything in PostgreSQL, of one snapshot."""
-    with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+    with _connected(dsn) as connection:
         connection.execute("set transaction isolation level repeatable read read only")
         transactions = {
             _signature(signature): StoredTransaction(slot, failed, finalized, indexed_at_ns)
@@ -122,7 +124,7 @@ def read_lake(dsn: str) -> Stored:
     Raises:
         RetryableError: there is no lake yet.
     """
-    with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+    with _connected(dsn) as connection:
         tables = _tables(connection, "event")
     events: dict[EventKey, StoredEvent] = {}
     with open_duckdb(threads=2) as duck:
@@ -142,8 +144,17 @@ def read_lake(dsn: str) -> Stored:
 
 def count_intents(dsn: str) -> dict[str, int]:
     """Return how many of the engine's intents are in which state."""
-    with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+    with _connected(dsn) as connection:
         return dict(connection.execute(QUERIES["intents"]).fetchall())
+
+
+@contextmanager
+def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    try:
+        with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+            yield connection
+    except psycopg.OperationalError as error:
+        raise RetryableError(f"{mask_dsn(dsn)} does not answer: {first_line(error)}") from error
 
 
 def _tables(connection: psycopg.Connection[Any], kind: str) -> list[_Table]:
