@@ -13,19 +13,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from indexer.console import reported, stop_with_parent
+from indexer.errors import SettingsError
 from localnet.chain import Chain
 from localnet.control import ControlMethods
+from localnet.ledger_file import LedgerFolder, Notes
 from localnet.programs import PROGRAM_IDS, load_elf
+from localnet.rpc.faults import Faults
 from localnet.server import Server, Urls
 from localnet.settings import LocalnetSettings
+from localnet.steering import SteeringMethods
 from localnet.traffic.history import Seeded, Told, seed_history, unheard
 from localnet.traffic.live import LiveTraffic
 from localnet.traffic.schedule import Company
@@ -80,8 +86,14 @@ def localnet(
     control: Annotated[
         bool | None,
         typer.Option(
-            "--control", help="Answer localnet_* methods, which count events and stop the traffic.", show_default=False
+            "--control",
+            help="Answer localnet_* methods, which steer the chain, make it misbehave, and count events.",
+            show_default=False,
         ),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Folder to save the chain in on stop and resume it from (default: nothing is kept)."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line to stdout when ready.")] = False,
 ) -> None:
@@ -99,6 +111,7 @@ def localnet(
         confirmed_distance=confirmed_distance,
         finalized_distance=finalized_distance,
         control=control,
+        ledger=ledger,
     )
     _stop_quietly()
     _run(settings, json=json)
@@ -106,35 +119,68 @@ def localnet(
 
 def _run(settings: LocalnetSettings, *, json: bool) -> None:
     """Bind the ports first, so that a port in use is known before a long history is played; then play, then serve."""
-    seed = secrets.randbelow(SEED_MAX) if settings.seed is None else settings.seed
-    start_time = int(time.time() - settings.history_s) if settings.start_time is None else settings.start_time
-    chain = Chain(
-        seed=seed,
-        start_time=start_time,
-        confirmed_distance=settings.confirmed_distance,
-        finalized_distance=settings.finalized_distance,
-    )
-    for name, program_id in PROGRAM_IDS.items():
-        chain.add_program(program_id, load_elf(name))
-    live = _Live()
+    folder = None if settings.ledger is None else LedgerFolder(settings.ledger)
+    resumed = None if folder is None else folder.load(_add_programs)
+    if resumed is None:
+        chain, notes = _new_chain(settings), None
+        _add_programs(chain)
+    else:
+        chain, notes = resumed
+        _refuse_another_chain(settings, chain)
+    live, faults = _Live(), Faults()
     control = ControlMethods(chain, stop_traffic=live.stop)
+    steering = SteeringMethods(chain, faults, slot_ms=settings.slot_ms, on_slot=lambda: live.on_slot(settings.slot_ms))
     server = Server(
         chain,
-        control.methods() if settings.control else None,
+        {**control.methods(), **steering.methods()} if settings.control else None,
         rpc_port=settings.rpc_port,
         ws_port=settings.ws_port,
         slot_ms=settings.slot_ms,
         on_slot=lambda: live.on_slot(settings.slot_ms),
+        faults=faults,
     )
     urls = server.open()
     seeded = Seeded(0, 0, 0.0)
-    if settings.traffic:
-        seeded, live.traffic = _populate(chain, settings, seed)
+    if notes is not None:
+        live.first_life = notes.next_life
+        live.traffic = _go_on(chain, settings, notes)
+    elif settings.traffic:
+        seeded, live.first_life, live.traffic = _populate(chain, settings)
     if settings.control:
         control.census(None)  # reads the history now, not in the middle of a live slot
     # A history is a million objects that live until the end: the collector need not look at them in every slot.
     gc.freeze()
-    asyncio.run(_serve(server, lambda: _announce(chain, urls, seeded, seed=seed, start_time=start_time, json=json)))
+    asyncio.run(_serve(server, lambda: _announce(chain, urls, seeded, settings.ledger, json=json)))
+    if folder is not None:
+        begun = notes or Notes(settings.start_time is None, settings.traffic, settings.transactions, 0)
+        folder.save(chain, msgspec.structs.replace(begun, next_life=live.lives()))
+        folder.close()
+
+
+def _new_chain(settings: LocalnetSettings) -> Chain:
+    return Chain(
+        seed=secrets.randbelow(SEED_MAX) if settings.seed is None else settings.seed,
+        start_time=int(time.time() - settings.history_s) if settings.start_time is None else settings.start_time,
+        confirmed_distance=settings.confirmed_distance,
+        finalized_distance=settings.finalized_distance,
+    )
+
+
+def _add_programs(chain: Chain) -> None:
+    for name, program_id in PROGRAM_IDS.items():
+        chain.add_program(program_id, load_elf(name))
+
+
+def _refuse_another_chain(settings: LocalnetSettings, chain: Chain) -> None:
+    """Refuse settings that the saved chain was not made with; those that were not given are the chain's."""
+    has = dict(zip(("confirmed_distance", "finalized_distance"), chain.distances, strict=True))
+    for name, value in {"seed": chain.seed, "start_time": chain.start_time, **has}.items():
+        wanted = getattr(settings, name)
+        if name in settings.model_fields_set and wanted not in (None, value):
+            raise SettingsError(
+                f"the chain in --ledger {settings.ledger} has {name} {value}, not {wanted}: leave that out, or name"
+                " another folder"
+            )
 
 
 class _Live:
@@ -142,6 +188,11 @@ class _Live:
 
     def __init__(self) -> None:
         self.traffic: LiveTraffic | None = None
+        self.first_life = 0
+
+    def lives(self) -> int:
+        """Return the number of the first user who has not acted yet."""
+        return self.first_life if self.traffic is None else self.traffic.lives
 
     def on_slot(self, slot_ms: int) -> None:
         if self.traffic is not None:
@@ -152,9 +203,10 @@ class _Live:
             self.traffic.stop()
 
 
-def _populate(chain: Chain, settings: LocalnetSettings, seed: int) -> tuple[Seeded, LiveTraffic | None]:
-    """Play the history; return what it came to, and the users who go on from there."""
-    companies = _companies(settings, seed)
+def _populate(chain: Chain, settings: LocalnetSettings) -> tuple[Seeded, int, LiveTraffic | None]:
+    """Play the history; return what it came to, how many lives it told, and the users who go on from there."""
+    seed = chain.seed
+    companies = _companies(settings.transactions, seed)
     transactions = settings.transactions if settings.history_s else 0
     with _progress(transactions) as (planned, played):
         plan, seeded = seed_history(
@@ -170,13 +222,23 @@ def _populate(chain: Chain, settings: LocalnetSettings, seed: int) -> tuple[Seed
     if settings.start_time is None:
         _catch_up(chain, settings.slot_ms)
     if not settings.rate:
-        return seeded, None
+        return seeded, plan.lives, None
     live = LiveTraffic(chain, companies, seed=seed, rate_tps=settings.rate, first_life=plan.lives, later=plan.later)
-    return seeded, live
+    return seeded, plan.lives, live
 
 
-def _companies(settings: LocalnetSettings, seed: int) -> Sequence[Company]:
-    parents = max(PARENTS_MIN, min(PARENTS_MAX, settings.transactions // TRANSACTIONS_PER_PARENT))
+def _go_on(chain: Chain, settings: LocalnetSettings, notes: Notes) -> LiveTraffic | None:
+    """Return new users for a resumed chain; those of before the stop do not come back."""
+    if notes.wall_clock:
+        _catch_up(chain, settings.slot_ms)
+    if not settings.traffic or not settings.rate or not notes.populated:
+        return None
+    companies = _companies(notes.transactions, chain.seed)
+    return LiveTraffic(chain, companies, seed=chain.seed, rate_tps=settings.rate, first_life=notes.next_life)
+
+
+def _companies(transactions: int, seed: int) -> Sequence[Company]:
+    parents = max(PARENTS_MIN, min(PARENTS_MAX, transactions // TRANSACTIONS_PER_PARENT))
     return [Company(SessionCast(seed=seed, parents=parents))]
 
 
@@ -214,7 +276,7 @@ def _stop_quietly() -> None:
         signal.signal(number, leave)
 
 
-def _announce(chain: Chain, urls: Urls, seeded: Seeded, *, seed: int, start_time: int, json: bool) -> None:
+def _announce(chain: Chain, urls: Urls, seeded: Seeded, ledger: Path | None, *, json: bool) -> None:
     """Say how the seeding went (stderr), and where the chain is (stdout)."""
     if seeded.transactions:
         count, seconds, rate = f"{seeded.transactions:,}", f"{seeded.seconds:.1f}", f"{seeded.per_second:,.0f}"
@@ -224,8 +286,8 @@ def _announce(chain: Chain, urls: Urls, seeded: Seeded, *, seed: int, start_time
             "rpc_url": urls.rpc_url,
             "ws_url": urls.ws_url,
             "genesis_hash": chain.genesis_hash,
-            "seed": seed,
-            "start_time": start_time,
+            "seed": chain.seed,
+            "start_time": chain.start_time,
             "seeded": {
                 "transactions": seeded.transactions,
                 "failed": seeded.failed,
@@ -235,9 +297,10 @@ def _announce(chain: Chain, urls: Urls, seeded: Seeded, *, seed: int, start_time
         }
         sys.stdout.write(jsonlib.dumps(ready) + "\n")
     else:
+        end = "nothing of it is kept" if ledger is None else f"it is saved in {ledger}"
         sys.stdout.write(
-            f"JSON-RPC  {urls.rpc_url}\nPubSub    {urls.ws_url}\ngenesis   {chain.genesis_hash}\nseed      {seed}\n"
-            "Ctrl-C stops the chain; nothing of it is kept.\n"
+            f"JSON-RPC  {urls.rpc_url}\nPubSub    {urls.ws_url}\ngenesis   {chain.genesis_hash}\n"
+            f"seed      {chain.seed}\nCtrl-C stops the chain; {end}.\n"
         )
     sys.stdout.flush()
 

@@ -133,6 +133,27 @@ class Accounts:
                 self._versions.pop(address, None)
         return restored
 
+    def current(self) -> Iterator[tuple[bytes, State]]:
+        """Yield every written address with its state in the open slot."""
+        for address, versions in self._versions.items():
+            yield address, versions[-1][1]
+
+    def versions(self) -> dict[bytes, list[tuple[int, State]]]:
+        """Return all versions by address, oldest first; not a copy."""
+        return self._versions
+
+    def owners(self) -> dict[bytes, list[bytes]]:
+        """Return the addresses of each owner, in the order of their creation."""
+        return {owner: list(addresses) for owner, addresses in self._by_owner.items()}
+
+    @classmethod
+    def restored(cls, versions: dict[bytes, list[tuple[int, State]]], owners: dict[bytes, list[bytes]]) -> "Accounts":
+        """Return the store that `versions` and `owners` were taken from."""
+        accounts = cls()
+        accounts._versions = versions
+        accounts._by_owner = {owner: dict.fromkeys(addresses) for owner, addresses in owners.items()}
+        return accounts
+
     def _release(self, address: bytes, state: State) -> None:
         if state is None:
             return

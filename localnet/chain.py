@@ -11,7 +11,7 @@ The same seed, start time and transactions give the same chain, to the last bloc
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from solders.compute_budget import set_compute_unit_limit
 from solders.hash import Hash
@@ -47,6 +47,24 @@ FAUCET_LAMPORTS = 500_000_000 * 10**9
 Commitment = Literal["processed", "confirmed", "finalized"]
 Listener = Callable[[Commitment, Block], None]
 
+
+class Kept(NamedTuple):
+    """
+    What a chain is besides its ledger.
+
+    Attributes:
+        open: the open slot.
+        reached: the height of the newest block at each commitment.
+        airdrops, forks: how many there were.
+    """
+
+    open: Block
+    accounts: Accounts
+    reached: dict[Commitment, int]
+    airdrops: int
+    forks: int
+
+
 # Without the program nothing can run, and the fee is charged all the same.
 FEES_ONLY_ERRORS = frozenset({"InvalidProgramForExecution", "ProgramAccountNotFound"})
 
@@ -72,6 +90,11 @@ class Chain:
                 f"confirmed {confirmed_distance} and finalized {finalized_distance} blocks behind: neither may be"
                 " negative, and finalized is never the nearer one"
             )
+        self.seed = seed
+        self.start_time = start_time
+        self.distances = (confirmed_distance, finalized_distance)
+        self.log_limit: Callable[[bytes], int | None] = lambda _: None
+        """To how many bytes the logs of a transaction (its signature, 64 bytes) are cut for clients."""
         self._seed = hashlib.sha256(struct.pack("<qq", seed, start_time)).digest()
         self._distances: dict[Commitment, int] = {
             "processed": 0,
@@ -84,11 +107,13 @@ class Chain:
         self._static: dict[bytes, State] = {}
         self._listeners: list[Listener] = []
         self._hashes_slot = -1
-        self._epoch_start = start_time
+        # The height of the newest block that was told about, by commitment.
+        self._reached: dict[Commitment, int] = {"processed": 0, "confirmed": 0, "finalized": 0}
+        self._forks = 0
         self._faucet = Keypair.from_seed(hashlib.sha256(b"faucet" + self._seed).digest())
         self._airdrops = 0
         self.ledger = Ledger()
-        genesis = Block(slot=0, parent_slot=0, height=0, unix_time=start_time, previous_blockhash=bytes(32))
+        genesis = Block(0, 0, 0, start_time, bytes(32), epoch_start=start_time)
         genesis.blockhash = hashlib.sha256(genesis.seal(self._seed)).digest()
         self.genesis_hash = str(Hash(hashlib.sha256(b"genesis" + self._seed).digest()))
         self.identity = Keypair.from_seed(hashlib.sha256(b"identity" + self._seed).digest()).pubkey()
@@ -129,24 +154,56 @@ class Chain:
             raise DataError(f"slot {slot} cannot be opened: slot {self._open.slot} is open, and slots only go up")
         block = self._open
         blocks = self.ledger.blocks
-        block.blockhash = hashlib.sha256(block.seal(self._seed)).digest()
+        block.blockhash = hashlib.sha256(block.seal(self._fork_seed())).digest()
         block.transactions_total = blocks[-1].transactions_total + len(block.transactions)
         block.produced_ns = produced_ns
         self.ledger.add_block(block)
         self._open = self._opened(slot, unix_time)
         for commitment, distance in self._distances.items():
             reached = len(blocks) - 1 - distance
-            if reached > 0:
+            if reached > self._reached[commitment]:
+                self._reached[commitment] = reached
                 self._reach(commitment, blocks[reached])
+
+    def rewind(self, height: int, *, slot: int, unix_time: int) -> list[Block]:
+        """
+        Take back every block from `height` up and the open slot, state and all, and open another slot there.
+
+        Returns:
+            What is gone, oldest first; the last one is what was open.
+
+        Raises:
+            DataError: a block of that height is final, or there is none.
+        """
+        finalized = self._reached["finalized"]
+        if not finalized < height < len(self.ledger.blocks):
+            raise DataError(
+                f"blocks from height {height} on cannot be taken back: {finalized} is final,"
+                f" {len(self.ledger.blocks) - 1} is the newest"
+            )
+        dropped = [*self.ledger.drop_from(height, self._open.transactions), self._open]
+        written = dict.fromkeys(key for block in dropped for key in block.written)
+        for key, state in self._accounts.undo_from(dropped[0].slot, tuple(written)).items():
+            if key != CLOCK_SYSVAR:
+                self._vm.set_account(key, state)
+        for commitment, reached in self._reached.items():
+            self._reached[commitment] = min(reached, height - 1)
+        self._hashes_slot = -1
+        self._forks += 1
+        self._open = self._opened(slot, unix_time)
+        return dropped
 
     def latest_blockhash(self) -> Hash:
         """Return the hash of the newest produced block."""
         return Hash(self.ledger.blocks[-1].blockhash)
 
+    def blockhash_at(self, commitment: Commitment) -> Hash:
+        """Return the hash of the newest block that is there at `commitment`."""
+        return Hash(self.block_at(commitment).blockhash)
+
     def block_at(self, commitment: Commitment) -> Block:
         """Return the newest block that is there at `commitment`; genesis at first."""
-        blocks = self.ledger.blocks
-        return blocks[max(0, len(blocks) - 1 - self._distances[commitment])]
+        return self.ledger.blocks[self._reached[commitment]]
 
     def on(self, listener: Listener) -> Callable[[], None]:
         """
@@ -228,6 +285,25 @@ class Chain:
         ]
         message = Message.new_with_blockhash(instructions, faucet, self.latest_blockhash())
         return self.execute(VersionedTransaction(message, [self._faucet]), verified=True)
+
+    # Keeping
+
+    def kept(self) -> "Kept":
+        """Return everything that `resume` needs besides the ledger; a view, not a copy."""
+        return Kept(self._open, self._accounts, dict(self._reached), self._airdrops, self._forks)
+
+    def resume(self, ledger: Ledger, kept: "Kept") -> None:
+        """Go on from where another chain of the same seed, start time and programs stood."""
+        self.ledger = ledger
+        self._open, self._accounts, self._reached = kept.open, kept.accounts, kept.reached
+        self._airdrops, self._forks, self._hashes_slot = kept.airdrops, kept.forks, -1
+        self._static.clear()
+        # A program's code is looked for when the account that names it arrives.
+        for key, state in sorted(kept.accounts.current(), key=lambda entry: bool(entry[1] and entry[1].executable)):
+            if key != CLOCK_SYSVAR:
+                self._vm.set_account(key, state)
+        block = self._open
+        self._vm.set_clock(slot=block.slot, unix_time=block.unix_time, epoch_start=block.epoch_start)
 
     # Transactions
 
@@ -360,6 +436,7 @@ class Chain:
             post_balances=[0 if state is None else state.lamports for state in after],
             pre_token_balances=pre_tokens,
             post_token_balances=token_balances(keys, self.account_at),
+            log_bytes_max=self.log_limit(bytes(transaction.signatures[0])),
         )
         self._open.transactions.append(executed)
         self.ledger.add_transaction(executed)
@@ -388,18 +465,22 @@ class Chain:
 
     def _opened(self, slot: int, unix_time: int) -> Block:
         parent = self.ledger.blocks[-1]
-        if slot // SLOTS_PER_EPOCH != parent.slot // SLOTS_PER_EPOCH:
-            self._epoch_start = unix_time
+        same_epoch = slot // SLOTS_PER_EPOCH == parent.slot // SLOTS_PER_EPOCH
         self._open = Block(
             slot=slot,
             parent_slot=parent.slot,
             height=parent.height + 1,
             unix_time=unix_time,
             previous_blockhash=parent.blockhash,
+            epoch_start=parent.epoch_start if same_epoch else unix_time,
         )
-        clock = self._vm.set_clock(slot=slot, unix_time=unix_time, epoch_start=self._epoch_start)
+        clock = self._vm.set_clock(slot=slot, unix_time=unix_time, epoch_start=self._open.epoch_start)
         self._write(CLOCK_SYSVAR, self._accounts.newest(CLOCK_SYSVAR), clock)
         return self._open
+
+    def _fork_seed(self) -> bytes:
+        """Return what blockhashes are made of: after a fork, blocks of the same contents have other hashes."""
+        return hashlib.sha256(self._seed + struct.pack("<Q", self._forks)).digest() if self._forks else self._seed
 
     def _write(self, key: bytes, before: State, after: State, *, at_genesis: bool = False) -> None:
         if at_genesis:

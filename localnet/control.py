@@ -47,7 +47,7 @@ class ControlMethods:
 
     def census(self, given: Any) -> dict[str, Any]:
         """How many transactions name a home program, how many of them failed, and how many events by full name."""
-        commitment = _config(given, "commitment").commitment(DEFAULT_COMMITMENT)
+        commitment = read_config(given, "commitment").commitment(DEFAULT_COMMITMENT)
         transactions = self._census.transactions(commitment)
         return {
             "slot": self._chain.block_at(commitment).slot,
@@ -58,16 +58,16 @@ class ControlMethods:
 
     def transactions(self, given: Any) -> list[dict[str, Any]]:
         """A page of the transactions that name a home program, in the chain's order; `err` as Solana has it."""
-        config = _config(given, "commitment", "after_index", "limit")
+        config = read_config(given, "commitment", "after_index", "limit")
         rows = self._census.transactions(config.commitment(DEFAULT_COMMITMENT))
         return [
             {"index": index, "signature": rows[index].signature_text, "slot": rows[index].slot, "err": rows[index].err}
-            for index in _page(config, len(rows))
+            for index in rows_of_page(config, len(rows))
         ]
 
     def events(self, given: Any) -> list[dict[str, Any]]:
         """A page of the home programs' events, in the chain's order."""
-        config = _config(given, "commitment", "after_index", "limit")
+        config = read_config(given, "commitment", "after_index", "limit")
         rows = self._census.events(config.commitment(DEFAULT_COMMITMENT))
         return [
             {
@@ -80,12 +80,12 @@ class ControlMethods:
                 "name": rows[index].name,
                 "values": json_values(rows[index].values),
             }
-            for index in _page(config, len(rows))
+            for index in rows_of_page(config, len(rows))
         ]
 
     def accounts(self, given: Any) -> list[dict[str, Any]]:
         """A page of the home programs' accounts as they are now, by address."""
-        config = _config(given, "commitment", "after_index", "limit")
+        config = read_config(given, "commitment", "after_index", "limit")
         rows = self._census.accounts(config.commitment(DEFAULT_COMMITMENT))
         return [
             {
@@ -96,12 +96,12 @@ class ControlMethods:
                 "name": rows[index].name,
                 "values": json_values(rows[index].values),
             }
-            for index in _page(config, len(rows))
+            for index in rows_of_page(config, len(rows))
         ]
 
     def slot_times(self, given: Any) -> dict[str, str]:
         """When live slots from `first_slot` to `last_slot` were produced: slot to nanoseconds since 1970."""
-        config = _config(given, "first_slot", "last_slot")
+        config = read_config(given, "first_slot", "last_slot")
         first, last = config.u64("first_slot"), config.u64("last_slot")
         slots = range(first or 0, U64_MAX if last is None else last + 1)
         return {
@@ -112,13 +112,13 @@ class ControlMethods:
 
     def stop_traffic(self, given: Any) -> int:
         """Let no user act any more; return the open slot, the last one that can hold what they did."""
-        _config(given)
+        read_config(given)
         self._stop_traffic()
         return self._chain.slot
 
 
-def _config(given: Any, *known: str) -> Config:
-    """Return the one optional object, which has no members but those `known`."""
+def read_config(given: Any, *known: str) -> Config:
+    """Return a request's one optional object, which has no members but those `known`."""
     params = Params(given, required=0, allowed=1)
     config = params.config(0, "LocalnetConfig")
     unknown = sorted(set(params.raw(0) or ()) - set(known))
@@ -127,9 +127,10 @@ def _config(given: Any, *known: str) -> Config:
     return config
 
 
-def _page(config: Config, total: int) -> range:
+def rows_of_page(config: Config, total: int, *, rows_max: int = ROWS_MAX) -> range:
+    """Return which of `total` rows a page has, by `after_index` and `limit`."""
     # -1 lets a client name the last of the rows that it has from its first request on.
     after = None if config.raw("after_index") == -1 else config.u64("after_index")
     first = 0 if after is None else after + 1
     limit = config.u64("limit")
-    return range(min(first, total), min(total, first + min(ROWS_MAX, ROWS_MAX if limit is None else limit)))
+    return range(min(first, total), min(total, first + min(rows_max, rows_max if limit is None else limit)))

@@ -40,6 +40,8 @@ class Footprint(NamedTuple):
     loaded_writable: int
 
 
+LOG_TRUNCATED = "Log truncated"
+
 NO_FOOTPRINT = Footprint((), (), 0, 0)
 """Of a transaction that was refused before anybody looked."""
 
@@ -67,6 +69,7 @@ class Executed:
         err: None where it succeeded.
         fee: lamports taken from the first signer.
         pre_balances, post_balances: lamports by position in `footprint.keys`.
+        log_bytes_max: what clients see of its logs is cut there, beyond the VM's own limit; None: nothing is.
     """
 
     transaction: VersionedTransaction
@@ -81,6 +84,7 @@ class Executed:
     post_balances: Sequence[int] = ()
     pre_token_balances: Sequence[TokenBalance] = ()
     post_token_balances: Sequence[TokenBalance] = ()
+    log_bytes_max: int | None = None
 
     @cached_property
     def signature(self) -> bytes:
@@ -101,6 +105,11 @@ class Executed:
     def logs(self) -> list[str]:
         """What the VM printed; empty where nothing ran."""
         return self.meta.logs() if self.meta is not None else []
+
+    @cached_property
+    def shown_logs(self) -> list[str]:
+        """What clients are shown of the logs."""
+        return self.logs if self.log_bytes_max is None else cut_logs(self.logs, self.log_bytes_max)
 
     @cached_property
     def inner_instructions(self) -> list[tuple[int, list[InnerInstruction]]]:
@@ -135,6 +144,7 @@ class Block:
         transactions_total: transactions in it and all blocks below.
         written: state at its end of each account written in it; emptied once it is finalized.
         produced_ns: wall clock at which it was produced live, nanoseconds since 1970; None for history.
+        epoch_start: unix time of the first block of its epoch.
     """
 
     slot: int
@@ -147,6 +157,7 @@ class Block:
     transactions_total: int = 0
     written: dict[bytes, State] = field(default_factory=dict)
     produced_ns: int | None = None
+    epoch_start: int = 0
 
     @property
     def blockhash_text(self) -> str:
@@ -190,6 +201,25 @@ class Ledger:
         self.blocks.append(block)
         self._slots.append(block.slot)
         self._height_by_hash[block.blockhash] = block.height
+
+    def drop_from(self, height: int, unproduced: Sequence[Executed]) -> list[Block]:
+        """
+        Forget the blocks from `height` up and the open slot's transactions; return the blocks, oldest first.
+
+        Args:
+            unproduced: the open slot's transactions, in order.
+        """
+        dropped = self.blocks[height:]
+        del self.blocks[height:], self._slots[height:]
+        for block in dropped:
+            del self._height_by_hash[block.blockhash]
+        gone = [executed for block in dropped for executed in block.transactions]
+        for executed in reversed([*gone, *unproduced]):
+            del self._by_signature[executed.signature]
+            for key in executed.footprint.keys:
+                newest = self._by_address[key].pop()
+                assert newest is executed, "what came last is dropped first"
+        return dropped
 
     def block(self, slot: int) -> Block | None:
         """Return the block in `slot`, None where there is none."""
@@ -239,6 +269,28 @@ class Ledger:
                 start = bisect_right(history, _place(oldest), key=_place)
         start = max(start, end - limit)
         return history[start:end][::-1]
+
+
+def cut_logs(lines: Sequence[str], bytes_max: int) -> list[str]:
+    """
+    Return logs as a validator keeps them: a line that no longer fits is left out, and the first such one is replaced.
+
+    What is left out does not count, so shorter lines may still follow `Log truncated`.
+
+    Source: the validator's `LogCollector::log`.
+    """
+    kept: list[str] = []
+    size = 0
+    warned = False
+    for line in lines:
+        length = len(line.encode())
+        if size + length < bytes_max:
+            size += length
+            kept.append(line)
+        elif not warned:
+            warned = True
+            kept.append(LOG_TRUNCATED)
+    return kept
 
 
 def _place(executed: Executed) -> tuple[int, int]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from localnet.accounts import AccountState
 from localnet.chain import Chain, Commitment
 from localnet.ledger import Block, Executed
+from localnet.mishaps import Mishaps
 from localnet.rpc.accounts import Filter, read_filters
 from localnet.rpc.bodies import DETAILS, TRANSACTION_ENCODINGS, Details, TransactionView, block_json
 from localnet.rpc.dispatch import failure, malformed
@@ -29,6 +30,7 @@ from localnet.rpc.errors import (
     invalid_params,
     method_not_found,
 )
+from localnet.rpc.faults import Faults
 from localnet.rpc.params import Params, as_pubkey, wrong_type
 from localnet.rpc.view import Bank
 from localnet.vm import SYSTEM_PROGRAM
@@ -83,8 +85,9 @@ class _Wish:
 class PubSub:
     """The subscriptions of one chain. `serve_client` is what a WebSocket server calls for each connection."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, faults: Faults | None = None) -> None:
         self._chain = chain
+        self._mishaps = Mishaps(Faults() if faults is None else faults)
         self._next_number = 0
         self._by_key: dict[tuple[Any, ...], Subscription] = {}
         self._by_number: dict[int, Subscription] = {}
@@ -107,10 +110,11 @@ class PubSub:
     async def serve_client(self, client: ServerConnection) -> None:
         """Answer one client until it leaves."""
         self._of_client[client] = set()
+        self._mishaps.enter(client)
         try:
             async for message in client:
                 reply, after = self._answer(client, message)
-                if reply is not None:
+                if reply is not None and self._mishaps.hears(client):
                     # As text: clients in JavaScript do not look into binary frames.
                     await client.send(_encode(reply), text=True)
                 if after is not None:
@@ -120,6 +124,7 @@ class PubSub:
         finally:
             for number in self._of_client.pop(client):
                 self._leave(client, number)
+            self._mishaps.leave(client)
 
     def _answer(
         self, client: ServerConnection, message: str | bytes
@@ -199,7 +204,7 @@ class PubSub:
             for client in tuple(subscription.listeners):
                 if client.transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
                     client.transport.abort()
-            broadcast(subscription.listeners, message.decode())
+            self._mishaps.tell(subscription.listeners, message.decode())
             if subscription.once:
                 self._end(subscription)
                 return
@@ -342,4 +347,4 @@ class PubSub:
 
 
 def _logs_body(executed: Executed) -> dict[str, Any]:
-    return {"err": executed.err, "logs": executed.logs, "signature": executed.signature_text}
+    return {"err": executed.err, "logs": executed.shown_logs, "signature": executed.signature_text}

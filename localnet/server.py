@@ -22,7 +22,10 @@ from indexer.errors import SettingsError
 from localnet.chain import Chain
 from localnet.pubsub import PubSub
 from localnet.rpc.dispatch import Dispatcher, ExtraMethod
+from localnet.rpc.faults import Faults
 
+JSON_TYPE = b"application/json; charset=utf-8"
+CONTROL_PREFIX = b'"localnet_'
 BODY_BYTES_MAX = 8 * 1024 * 1024
 MESSAGE_BYTES_MAX = 1024 * 1024
 PING_INTERVAL_S = 20
@@ -65,6 +68,7 @@ class Server:
         ws_port: int = 8900,
         slot_ms: int = 400,
         on_slot: OnSlot | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """
         Args:
@@ -74,9 +78,12 @@ class Server:
             rpc_port, ws_port: 0 picks a free one.
             slot_ms: a slot's length.
             on_slot: called (and awaited) in each slot right after it has opened; what it executes is in that slot.
+            faults: what goes wrong between chain and clients; None: nothing ever.
         """
         self._chain = chain
-        self._dispatcher = Dispatcher(chain, extra_methods)
+        self._faults = Faults() if faults is None else faults
+        self._dispatcher = Dispatcher(chain, extra_methods, self._faults)
+        chain.log_limit = self._faults.log_limit
         self._host = host
         self._rpc_port = rpc_port
         self._ws_port = ws_port
@@ -105,7 +112,7 @@ class Server:
         """Serve until cancelled; sets `ready` once both ports answer."""
         assert self._sockets is not None, "open() comes first"
         rpc_socket, ws_socket = self._sockets
-        pubsub = PubSub(self._chain)
+        pubsub = PubSub(self._chain, self._faults)
         try:
             async with (
                 serve_websocket(
@@ -143,6 +150,7 @@ class Server:
             server_header=False,
         )
         server = _QuietUvicorn(config)
+        logging.getLogger("uvicorn.error").addFilter(_unless_meant)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         try:
             await server.answering.wait()
@@ -156,7 +164,7 @@ class Server:
         """Produce a slot whenever its time is over. The chain's clock goes as fast as the wall's."""
         chain = self._chain
         begun = time.monotonic()
-        unix_begun = chain.unix_time
+        unix_time = unix_begun = chain.unix_time
         due = begun
         await self._call_on_slot()
         while True:
@@ -166,8 +174,11 @@ class Server:
                 # What could not be kept is not caught up on in a burst: the slots are longer then.
                 due += late
             await asyncio.sleep(max(0.0, -late))
-            unix_time = unix_begun + int(time.monotonic() - begun)
-            chain.open_slot(chain.slot + 1, max(unix_time, chain.unix_time), produced_ns=time.time_ns())
+            if chain.unix_time != unix_time:
+                # Somebody else set the clock: it goes on from there.
+                begun, unix_begun = time.monotonic(), chain.unix_time
+            unix_time = max(unix_begun + int(time.monotonic() - begun), chain.unix_time)
+            chain.open_slot(chain.slot + 1, unix_time, produced_ns=time.time_ns())
             await self._call_on_slot()
 
     async def _call_on_slot(self) -> None:
@@ -201,7 +212,33 @@ class Server:
                 text = f"Request body is larger than {BODY_BYTES_MAX} bytes\n".encode()
                 await _respond(send, 413, text, b"text/plain")
                 return
-            await _respond(send, 200, await self._dispatcher.answer(body), b"application/json; charset=utf-8")
+            await self._answer(body, receive, send)
+
+    async def _answer(self, body: bytes, receive: Receive, send: Send) -> None:
+        """Answer one body, or do what goes wrong instead; what steers the faults itself never meets one."""
+        fault = None if CONTROL_PREFIX in body else self._faults.of_request()
+        if fault == "http_429":
+            retry_after = str(self._faults.settings.retry_after_s).encode()
+            text = b'{"jsonrpc":"2.0","error":{"code":429,"message":"Too many requests"},"id":null}'
+            await _respond(send, 429, text, JSON_TYPE, (b"retry-after", retry_after))
+            return
+        if fault == "http_5xx":
+            count = self._faults.counts[fault]
+            await _respond(
+                send, (500, 502, 503)[self._faults.pick(3, fault, count)], b"upstream failed\n", b"text/plain"
+            )
+            return
+        answer = await self._dispatcher.answer(body)
+        if fault == "http_timeout":
+            # A client that gives up disconnects, and nobody waits for it.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(receive(), self._faults.settings.timeout_s)
+                return
+            await _respond(send, 504, b"upstream timed out\n", b"text/plain")
+        elif fault == "http_cut" and self._faults.pick(2, fault, self._faults.counts[fault]):
+            await _send_half(send, answer)
+        else:
+            await _respond(send, 200, answer[: len(answer) // 2] if fault == "http_cut" else answer, JSON_TYPE)
 
 
 @asynccontextmanager
@@ -214,6 +251,7 @@ async def serve(
     ws_port: int = 8900,
     slot_ms: int = 400,
     on_slot: OnSlot | None = None,
+    faults: Faults | None = None,
 ) -> AsyncIterator[Urls]:
     """
     Serve a chain as long as the block runs; the arguments are those of `Server`.
@@ -222,7 +260,14 @@ async def serve(
         SettingsError: a port is in use, or the address is not this machine's.
     """
     server = Server(
-        chain, extra_methods, host=host, rpc_port=rpc_port, ws_port=ws_port, slot_ms=slot_ms, on_slot=on_slot
+        chain,
+        extra_methods,
+        host=host,
+        rpc_port=rpc_port,
+        ws_port=ws_port,
+        slot_ms=slot_ms,
+        on_slot=on_slot,
+        faults=faults,
     )
     urls = server.open()
     ready = asyncio.Event()
@@ -297,10 +342,23 @@ async def _read_body(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-async def _respond(send: Send, status: int, body: bytes, content_type: bytes) -> None:
+async def _send_half(send: Send, body: bytes) -> None:
+    """Promise a whole body and send half of it; uvicorn closes the connection on an answer that does not end."""
+    headers = [(b"content-type", JSON_TYPE), (b"content-length", str(len(body)).encode()), *CORS_HEADERS]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+
+
+def _unless_meant(record: logging.LogRecord) -> bool:
+    """Say whether uvicorn complains about something else than an answer that was cut short on purpose."""
+    return "without completing response" not in record.getMessage()
+
+
+async def _respond(send: Send, status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
     headers = [
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
+        *more,
         *CORS_HEADERS,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -2,6 +2,7 @@
 What localnet is told before it starts. Read from flags and the environment (CAPSTAN_LOCALNET_*) in `__main__` alone.
 """
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationError
@@ -30,6 +31,7 @@ class LocalnetSettings(BaseSettings):
         confirmed_distance: slots from produced to confirmed.
         finalized_distance: slots from produced to finalized.
         control: whether `localnet_*` methods answer.
+        ledger: a folder that the chain is saved in on stop and resumed from; None keeps nothing.
     """
 
     model_config = SettingsConfigDict(env_prefix="CAPSTAN_LOCALNET_", frozen=True, extra="ignore")
@@ -46,6 +48,7 @@ class LocalnetSettings(BaseSettings):
     confirmed_distance: Annotated[int, Field(ge=0, le=10_000)] = 1
     finalized_distance: Annotated[int, Field(ge=1, le=10_000)] = 32
     control: bool = False
+    ledger: Path | None = None
 
     @classmethod
     def read(cls, **flags: object) -> Self:

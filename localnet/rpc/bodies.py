@@ -107,7 +107,7 @@ class TransactionView:
             "err": executed.err,
             "fee": executed.fee,
             "innerInstructions": inner_json(executed, parsed=parsed),
-            "logMessages": executed.logs,
+            "logMessages": executed.shown_logs,
             "postBalances": executed.post_balances,
             "postTokenBalances": [_token_balance(balance) for balance in executed.post_token_balances],
             "preBalances": executed.pre_balances,

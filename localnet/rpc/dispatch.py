@@ -15,13 +15,16 @@ import msgspec
 
 from localnet.chain import Chain
 from localnet.rpc.accounts import AccountMethods
+from localnet.rpc.cluster import ClusterMethods
 from localnet.rpc.errors import (
+    BATCH_TOO_LARGE,
     INTERNAL_ERROR,
     INVALID_REQUEST,
     PARSE_ERROR,
     RpcError,
     method_not_found,
 )
+from localnet.rpc.faults import Faults
 from localnet.rpc.history import HistoryMethods
 from localnet.rpc.sending import SendingMethods
 from localnet.rpc.slots import SlotMethods
@@ -33,6 +36,8 @@ ExtraMethod = Callable[[Sequence[Any]], Any]
 """As `Method`, on positional params only."""
 
 CALLS_BETWEEN_BREATHS = 50
+BATCH_BYTES_MAX = 256 * 1024 * 1024
+"""Of an answer: a thousand asks for everything must not take the machine's memory."""
 
 _log = logging.getLogger(__name__)
 _decode = msgspec.json.Decoder().decode
@@ -42,14 +47,18 @@ _encode = msgspec.json.Encoder().encode
 class Dispatcher:
     """All methods of a chain behind one function."""
 
-    def __init__(self, chain: Chain, extra_methods: Mapping[str, ExtraMethod] | None = None) -> None:
+    def __init__(
+        self, chain: Chain, extra_methods: Mapping[str, ExtraMethod] | None = None, faults: Faults | None = None
+    ) -> None:
         """
         Args:
             chain: what the methods are about.
             extra_methods: more of them; they get a list, empty where the request has no params.
+            faults: what goes wrong with answers; None: nothing ever.
         """
+        self._faults = Faults() if faults is None else faults
         self._methods: dict[str, Method] = {}
-        for group in (SlotMethods, AccountMethods, HistoryMethods, SendingMethods):
+        for group in (SlotMethods, ClusterMethods, AccountMethods, HistoryMethods, SendingMethods):
             self._methods.update(group(chain).methods())
         for name, method in (extra_methods or {}).items():
             self._methods[name] = _positional(method)
@@ -70,10 +79,15 @@ class Dispatcher:
         if not request:
             return _encode(failure(None, _invalid_request()))
         responses = []
+        size = 0
         for number, one in enumerate(request, start=1):
             response = await self.answer_one(one)
             if response is not None:
                 responses.append(_encode(response))
+                size += len(responses[-1])
+            if size > BATCH_BYTES_MAX:
+                error = RpcError(BATCH_TOO_LARGE, "The batch response was too large", f"max {BATCH_BYTES_MAX} bytes")
+                return _encode(failure(None, error))
             if number % CALLS_BETWEEN_BREATHS == 0:
                 await asyncio.sleep(0)
         return b"[" + b",".join(responses) + b"]" if responses else b""
@@ -91,6 +105,7 @@ class Dispatcher:
             result = method(request.get("params"))
             if inspect.isawaitable(result):
                 result = await result
+            result = self._faults.of_result(request["method"], request.get("params"), result)
             response = {"jsonrpc": "2.0", "result": result, "id": number}
         except RpcError as error:
             response = failure(number, error)

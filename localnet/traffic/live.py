@@ -59,6 +59,11 @@ class LiveTraffic:
         self.transactions = 0
         self.stopped = False
 
+    @property
+    def lives(self) -> int:
+        """The number of the first user who has not acted yet."""
+        return self._next_life
+
     def stop(self) -> None:
         """Let nobody act any more."""
         self.stopped = True
@@ -107,6 +112,7 @@ class LiveTraffic:
         chain = self._chain
         if act.absent is not None and chain.holds(act.absent):
             return Outcome(landed=False, unix_time=chain.unix_time)
-        executed = chain.execute(act.signed(chain.latest_blockhash()), verified=True)
+        # As wallets do: a fork that drops the newest blocks need not drop what carries an older hash.
+        executed = chain.execute(act.signed(chain.blockhash_at("finalized")), verified=True)
         self.transactions += executed.landed
         return Outcome(landed=executed.err is None, unix_time=chain.unix_time)
