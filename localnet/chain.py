@@ -209,7 +209,8 @@ class Chain:
         """
         Call `listener(commitment, block)` for each block that reaches a commitment, and return what ends that.
 
-        Blocks come in order, each once per commitment. A block's `written` is complete, and gone after `finalized`.
+        Blocks come in order, each once per commitment; after a fork those that replace others are told anew. A
+        block's `written` is complete, and gone after `finalized`.
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)

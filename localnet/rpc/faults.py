@@ -62,7 +62,7 @@ class FaultSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         logs_bytes_max: where they are cut.
     """
 
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     notification_drop: Rate = 0.0
     notification_repeat: Rate = 0.0
     notification_reorder: Rate = 0.0
