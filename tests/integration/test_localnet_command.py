@@ -175,6 +175,66 @@ def test_users_act_live_until_they_are_stopped(start: Start) -> None:
     assert call(told, "localnet_transactions", config)["result"] == rows
 
 
+def test_a_chain_in_a_folder_goes_on_after_a_stop(start: Start, tmp_path: Path) -> None:
+    """Same genesis, same transactions and accounts, its clock the wall's again, and new users on it."""
+    fixed = (*SMALL, "--control", "--ledger", str(tmp_path))
+    first = start(*fixed, "--seed", "7", "--rate", "20", "--slot-ms", "100")
+    told = ready(first)
+    time.sleep(2)
+    call(told, "localnet_stopTraffic")
+    time.sleep(0.5)
+    config = {"commitment": "processed"}
+    before = {name: call(told, f"localnet_{name}", config)["result"] for name in ("transactions", "events", "accounts")}
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=10) == 0
+    again = ready(start(*fixed, "--rate", "0"))
+    assert (again["genesis_hash"], again["seed"], again["start_time"]) == (
+        told["genesis_hash"],
+        told["seed"],
+        told["start_time"],
+    )
+    assert {name: call(again, f"localnet_{name}", config)["result"] for name in before} == before
+    time.sleep(1)
+    slot = call(again, "getSlot", {"commitment": "confirmed"})["result"]
+    assert abs(call(again, "getBlockTime", slot)["result"] - time.time()) < 4
+    busy = refused(*fixed)
+    assert busy[0] == 78
+    assert "another localnet runs on" in busy[1]
+
+
+def test_users_come_back_to_a_resumed_chain(start: Start, tmp_path: Path) -> None:
+    """New lives, of whom none meets what another left behind."""
+    fixed = (*SMALL, "--control", "--ledger", str(tmp_path), "--rate", "20", "--slot-ms", "100")
+    config = {"commitment": "processed"}
+    counts = []
+    for _ in range(2):
+        process = start(*fixed)
+        told = ready(process)
+        time.sleep(2)
+        census = call(told, "localnet_census", config)["result"]
+        counts.append((census["transactions"], census["failed"]))
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=10)
+    grown, failed = counts[1][0] - counts[0][0], counts[1][1] - counts[0][1]
+    assert grown > 20
+    assert failed < grown / 3
+
+
+def test_a_saved_chain_keeps_its_own_seed(start: Start, tmp_path: Path) -> None:
+    """Whoever names another one is told which it is; a file that is none is refused as well."""
+    process = start(*SMALL, "--no-traffic", "--seed", "7", "--ledger", str(tmp_path))
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+    code, err = refused(*SMALL, "--seed", "8", "--ledger", str(tmp_path))
+    assert (code, err.count("\n")) == (78, 1)
+    assert "has seed 7, not 8" in err
+    (tmp_path / "localnet.ledger").write_bytes(b"something else")
+    code, err = refused(*SMALL, "--ledger", str(tmp_path))
+    assert (code, err.count("\n")) == (78, 1)
+    assert "is not a localnet ledger" in err
+
+
 def test_a_port_in_use_is_one_sentence() -> None:
     """Known before a long history is played, said with the port, and not with a traceback."""
     with socket.socket() as taken:
@@ -216,4 +276,6 @@ def test_help_explains_every_option() -> None:
     for option in ("--rpc-port", "--ws-port", "--no-traffic", "--history", "--transactions", "--rate", "--seed"):
         assert option in done.stdout
     for option in ("--start-time", "--slot-ms", "--confirmed-distance", "--finalized-distance", "--control", "--json"):
+        assert option in done.stdout
+    for option in ("--ledger",):
         assert option in done.stdout

@@ -165,7 +165,9 @@ async def test_logs_are_cut_for_good_and_everywhere(rig: Rig) -> None:
     """PubSub and getTransaction agree, also after the fault is over; `Log truncated` and then what is short enough."""
     rig.set(logs_cut=1.0, logs_bytes_max=150)
     async with connect(rig.localnet.ws_url) as socket:
-        await socket.send(json.dumps({**WIRED, "method": "logsSubscribe", "params": ["all", {"commitment": "processed"}]}))
+        await socket.send(
+            json.dumps({**WIRED, "method": "logsSubscribe", "params": ["all", {"commitment": "processed"}]})
+        )
         await socket.recv()
         sent = rig.localnet.call(lambda: rig.chain.airdrop(Pubkey.new_unique(), SOL))
         rig.set()
@@ -181,7 +183,7 @@ async def test_logs_are_cut_for_good_and_everywhere(rig: Rig) -> None:
     assert len(sent.logs) == 4, "the chain itself knows better"
 
 
-async def slot_socket(rig: Rig, socket: ClientConnection) -> None:
+async def slot_socket(socket: ClientConnection) -> None:
     await socket.send(json.dumps({**WIRED, "method": "slotSubscribe"}))
     await socket.recv()
 
@@ -220,7 +222,7 @@ async def test_notifications_go_astray(
         rig = Rig(start_localnet)
         rig.set(seed=3, **faults)
         async with connect(rig.localnet.ws_url) as socket:
-            await slot_socket(rig, socket)
+            await slot_socket(socket)
             runs.append(await slots_heard(rig, socket, 40))
         rig.http.close()
     assert expected(runs[0]), runs[0]
@@ -232,7 +234,7 @@ async def test_clients_fare_apart(rig: Rig) -> None:
     rig.set(notification_drop=0.5, seed=1)
     async with connect(rig.localnet.ws_url) as first, connect(rig.localnet.ws_url) as second:
         for socket in (first, second):
-            await slot_socket(rig, socket)
+            await slot_socket(socket)
         one = await slots_heard(rig, first, 30)
         two = await slots_heard(rig, second, 0)
         assert one != two
@@ -244,14 +246,14 @@ async def test_a_socket_that_is_closed(rig: Rig) -> None:
     """The client sees it and can come back."""
     rig.set(socket_close=1.0)
     async with connect(rig.localnet.ws_url) as socket:
-        await slot_socket(rig, socket)
+        await slot_socket(socket)
         await asyncio.to_thread(rig.step)
         with pytest.raises((ConnectionClosedOK, ConnectionClosedError)):
             async with asyncio.timeout(10):
                 await socket.recv()
     rig.set()
     async with connect(rig.localnet.ws_url) as socket:
-        await slot_socket(rig, socket)
+        await slot_socket(socket)
         assert await slots_heard(rig, socket, 2) == [2, 3]
 
 
@@ -259,7 +261,7 @@ async def test_a_socket_that_falls_silent(rig: Rig) -> None:
     """Open, answering pings, and dead: no notification and no reply, also after the faults are over."""
     rig.set(socket_silent=1.0)
     async with connect(rig.localnet.ws_url) as socket:
-        await slot_socket(rig, socket)
+        await slot_socket(socket)
         assert await slots_heard(rig, socket, 2) == []
         rig.set()
         await socket.send(json.dumps({**WIRED, "method": "rootSubscribe"}))
@@ -267,7 +269,7 @@ async def test_a_socket_that_falls_silent(rig: Rig) -> None:
         async with asyncio.timeout(10):
             await (await socket.ping())
         async with connect(rig.localnet.ws_url) as other:
-            await slot_socket(rig, other)
+            await slot_socket(other)
             assert await slots_heard(rig, other, 1) == [5]
 
 
@@ -281,12 +283,16 @@ async def test_subscribers_live_through_a_fork(rig: Rig) -> None:
         await asyncio.to_thread(rig.step, 20)
         forked = await asyncio.to_thread(rig.call, "localnet_fork", {"blocks": 4, "seed": 1, "skipped": 0.7})
         await asyncio.to_thread(rig.step, 20)
-        slots, roots = [], []
+        slots: list[dict[str, int]] = []
+        roots: list[int] = []
         try:
             while True:
                 async with asyncio.timeout(0.5):
                     told = json.loads(await socket.recv())
-                (roots if told["method"] == "rootNotification" else slots).append(told["params"]["result"])
+                if told["method"] == "rootNotification":
+                    roots.append(told["params"]["result"])
+                else:
+                    slots.append(told["params"]["result"])
         except TimeoutError:
             pass
     numbers = [slot["slot"] for slot in slots]

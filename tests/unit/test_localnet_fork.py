@@ -1,6 +1,7 @@
 """Blocks that vanish: what is left is what a chain would be that never saw what was lost."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from solders.keypair import Keypair
@@ -128,7 +129,7 @@ def test_what_is_final_stays_and_is_told_once() -> None:
     assert len(told["confirmed"]) > len(blocks) - 2
     assert told["confirmed"][-1] == blocks[-2].slot
     assert [block.height for block in blocks] == list(range(len(blocks)))
-    for parent, block in zip(blocks, blocks[1:], strict=False):
+    for parent, block in pairwise(blocks):
         assert (block.parent_slot, block.previous_blockhash) == (parent.slot, parent.blockhash)
 
 

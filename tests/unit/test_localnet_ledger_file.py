@@ -58,7 +58,7 @@ def digest(chain: Chain) -> str:
         told.append([block.slot, block.parent_slot, block.height, block.unix_time, block.blockhash.hex()])
         told += [view.body(executed) for executed in block.transactions]
     for commitment in ("processed", "confirmed", "finalized", None):
-        for address, state in chain.all_accounts(commitment):  # type: ignore[arg-type]  # from a tuple of literals
+        for address, state in chain.all_accounts(commitment):
             told.append([address.hex(), state.lamports, state.data.hex(), state.owner.hex(), state.executable])
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
