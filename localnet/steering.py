@@ -54,15 +54,23 @@ class SteeringMethods:
         faults: what they set for the server of the same chain.
         slot_ms: a slot's length.
         on_slot: called in each slot that they open, as the server does in its own.
+        on_price: hears of each price that is set, so that whoever writes prices every slot can go on from it.
     """
 
     def __init__(
-        self, chain: Chain, faults: Faults, *, slot_ms: int, on_slot: Callable[[], None] = lambda: None
+        self,
+        chain: Chain,
+        faults: Faults,
+        *,
+        slot_ms: int,
+        on_slot: Callable[[], None] = lambda: None,
+        on_price: Callable[[PriceUpdate], None] = lambda _: None,
     ) -> None:
         self._chain = chain
         self._faults = faults
         self._slot_ms = slot_ms
         self._on_slot = on_slot
+        self._on_price = on_price
 
     def methods(self) -> dict[str, Callable[[Any], Any]]:
         """Return every method by its name."""
@@ -142,7 +150,7 @@ class SteeringMethods:
         """
         Write a feed's Pyth price account into the open slot; what is not named stays as it was.
 
-        Whoever writes prices every slot writes over it in the next one.
+        A chain whose prices are written every slot is told, and goes on from this one.
         """
         config = read_config(
             given, "feed_id", "price", "conf", "exponent", "ema_price", "ema_conf", "publish_time", "shard"
@@ -170,6 +178,7 @@ class SteeringMethods:
         )
         lamports = state.lamports if state is not None else rent_exempt_minimum(PRICE_UPDATE_BYTES)
         written = self._write(bytes(address), AccountState(lamports, bytes(update), bytes(RECEIVER_PROGRAM_ID)))
+        self._on_price(update)
         return {"address": str(address), "slot": written["slot"]}
 
     # The past
