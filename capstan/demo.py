@@ -10,6 +10,7 @@ import json
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class Run:
     database: Database
     supervisor: Supervisor
     headless: bool
+    following_since_ns: int = 0
 
     async def until_done(self) -> dict[str, Any] | None:
         """
@@ -175,6 +177,7 @@ class Run:
                 catch_up=indexer_part(urls, dsn, self.folder, "--catch-up"),
                 settle=engine_part(urls, dsn, keypair, self.folder, "--settle"),
                 dsn=dsn,
+                following_since_ns=self.following_since_ns,
             )
             return await _unless_stopped(draining, stop)
 
@@ -215,6 +218,9 @@ class Run:
                     if died is chain:
                         self._check_chain(chain)
                     self._say(f"{died.name} died with {died.exit_code} and is started again: {died.last_words()}")
+                if not self.following_since_ns and read_progress(self.database.dsn).frontier is not None:
+                    self.following_since_ns = time.time_ns()
+                    self._say("the indexer has caught up")
                 if live is not None:
                     if tick % NUMBERS_EVERY_TICKS == 0:
                         numbers = await self._numbers(rpc)
