@@ -27,7 +27,7 @@ from capstan.parts import Plan, Urls, dashboard_part, engine_part, indexer_part,
 from capstan.ports import checked_port
 from capstan.screen import render
 from capstan.supervisor import Child, Supervisor
-from indexer.console import reported
+from indexer.console import reported, set_up_logs
 from indexer.errors import RetryableError, SettingsError
 from indexer.sources.rpc import Rpc
 from indexer.store.audit import read_progress
@@ -75,6 +75,7 @@ def demo(
 ) -> None:
     """Start everything on one machine: a local chain with users, indexer, engine, dashboard. Ctrl-C stops it all."""
     with reported():
+        set_up_logs(as_json=False)
         if json_file is not None and not headless:
             raise SettingsError("--json writes the report of a headless demo: add --headless")
         plan = Plan(
@@ -144,7 +145,7 @@ class Run:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        chain = localnet_part(self.plan, self.folder)
+        chain = localnet_part(self.plan, self.folder, shows_progress=not self.headless)
         self.supervisor.add(chain)
         self._say(f"seeding {self.plan.history_days} days of history (seed {self.plan.seed}) ...")
         ready = await self._ready(chain, stop)
