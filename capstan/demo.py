@@ -6,10 +6,13 @@ chain says happened is compared with what is stored.
 """
 
 import asyncio
+import errno
 import json
+import os
 import secrets
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Coroutine
 from contextlib import ExitStack
@@ -78,6 +81,7 @@ def demo(
         set_up_logs(as_json=False)
         if json_file is not None and not headless:
             raise SettingsError("--json writes the report of a headless demo: add --headless")
+        _check_report_file(json_file)
         plan = Plan(
             seed=secrets.randbits(32) if seed is None else seed,
             history_days=history,
@@ -108,6 +112,23 @@ def _port(wanted: int | None, default: int, *, headless: bool) -> int:
     return wanted if wanted is not None else (0 if headless else default)
 
 
+def _check_report_file(json_file: Path | None) -> None:
+    """A minute's run must not end with nowhere to write."""
+    if json_file is None or str(json_file) == "-":
+        return
+    try:
+        with tempfile.TemporaryFile(dir=json_file.absolute().parent):
+            pass
+        if json_file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise _unwritable(json_file, error) from None
+
+
+def _unwritable(json_file: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"the report cannot be written to {json_file} ({error.strerror}): choose another file")
+
+
 def _deliver(report: dict[str, Any], json_file: Path | None) -> None:
     text = json.dumps(report, indent=2) + "\n"
     if json_file is None or str(json_file) == "-":
@@ -116,9 +137,7 @@ def _deliver(report: dict[str, Any], json_file: Path | None) -> None:
     try:
         json_file.write_text(text)
     except OSError as error:
-        raise SettingsError(
-            f"the report cannot be written to {json_file} ({error.strerror}): choose another file"
-        ) from None
+        raise _unwritable(json_file, error) from None
 
 
 @dataclass
