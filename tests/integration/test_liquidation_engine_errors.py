@@ -74,6 +74,19 @@ def beyond_the_tiers(world: MarketWorld) -> Instruction:
     return world.open(owner=BOB, size=1_001_000, collateral=100_000, leverage=1_001)
 
 
+def with_books(contributions: int, covered: int) -> Situation:
+    """Return a liquidation with bad debt, for a fund that has been paid and has covered so much."""
+
+    def situation(world: MarketWorld) -> Instruction:
+        fund = bytearray(world.data(FUND))
+        struct.pack_into("<QQ", fund, 48, contributions, covered)
+        world.plant(FUND, bytes(fund))
+        world.set_price(80_000_000)
+        return world.liquidate()
+
+    return situation
+
+
 def indebted(world: MarketWorld) -> Instruction:
     """Return the close of a position that has lost more than its collateral."""
     world.set_price(89_999_999)
@@ -130,6 +143,8 @@ SITUATIONS: list[tuple[str, str | None, Situation]] = [
     ("MathOverflow", None, lambda _: client.contribute(BOB_KEY, amount=2**64 - 1, mint=MINT)),
     ("MathOverflow", None, priced(close, price=2**63 - 1, exponent=0)),
     ("MathOverflow", None, priced(lambda w: w.liquidate(1), price=2**63 - 1, conf=2**57, exponent=-5)),
+    ("MathOverflow", None, with_books(10**6, 2**64 - 1)),
+    ("MathOverflow", None, with_books(1, 2**62)),
     ("SymbolTooLong", None, lambda w: w.create_market("17 bytes are many")),
     ("UseFullLiquidation", None, priced(lambda w: w.liquidate(1), price=90_000_000)),
     ("WrongOracleOwner", "price_update", foreign_price),
