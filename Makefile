@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 WORKERS ?= auto
+URL ?= http://127.0.0.1:8501
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint format lock pictures programs clean
@@ -35,8 +36,8 @@ format: setup-dev ## Format the code
 programs: setup-dev ## Build localnet's on-chain programs from C
 	$(BIN)/python -m localnet.programs.build
 
-pictures: setup-dev ## Take docs/pictures from a demo of its own
-	$(BIN)/python docs/pictures/take.py
+pictures: setup-dev ## Take docs/pictures from a running demo (URL=...)
+	$(BIN)/python docs/pictures/take.py $(URL) docs/pictures
 
 lock: setup-dev ## Resolve the requirements again, by name, version and hash
 	$(BIN)/uv pip compile $(LOCK) --group build -o requirements.lock

@@ -6,10 +6,14 @@ chain says happened is compared with what is stored.
 """
 
 import asyncio
+import errno
 import json
+import os
 import secrets
 import signal
 import sys
+import tempfile
+import time
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +30,7 @@ from capstan.parts import Plan, Urls, dashboard_part, engine_part, indexer_part,
 from capstan.ports import checked_port
 from capstan.screen import render
 from capstan.supervisor import Child, Supervisor
-from indexer.console import reported
+from indexer.console import reported, set_up_logs
 from indexer.errors import RetryableError, SettingsError
 from indexer.sources.rpc import Rpc
 from indexer.store.audit import read_progress
@@ -74,8 +78,10 @@ def demo(
 ) -> None:
     """Start everything on one machine: a local chain with users, indexer, engine, dashboard. Ctrl-C stops it all."""
     with reported():
+        set_up_logs(as_json=False)
         if json_file is not None and not headless:
             raise SettingsError("--json writes the report of a headless demo: add --headless")
+        _check_report_file(json_file)
         plan = Plan(
             seed=secrets.randbits(32) if seed is None else seed,
             history_days=history,
@@ -106,6 +112,23 @@ def _port(wanted: int | None, default: int, *, headless: bool) -> int:
     return wanted if wanted is not None else (0 if headless else default)
 
 
+def _check_report_file(json_file: Path | None) -> None:
+    """A minute's run must not end with nowhere to write."""
+    if json_file is None or str(json_file) == "-":
+        return
+    try:
+        with tempfile.TemporaryFile(dir=json_file.absolute().parent):
+            pass
+        if json_file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise _unwritable(json_file, error) from None
+
+
+def _unwritable(json_file: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"the report cannot be written to {json_file} ({error.strerror}): choose another file")
+
+
 def _deliver(report: dict[str, Any], json_file: Path | None) -> None:
     text = json.dumps(report, indent=2) + "\n"
     if json_file is None or str(json_file) == "-":
@@ -114,9 +137,7 @@ def _deliver(report: dict[str, Any], json_file: Path | None) -> None:
     try:
         json_file.write_text(text)
     except OSError as error:
-        raise SettingsError(
-            f"the report cannot be written to {json_file} ({error.strerror}): choose another file"
-        ) from None
+        raise _unwritable(json_file, error) from None
 
 
 @dataclass
@@ -128,6 +149,7 @@ class Run:
     database: Database
     supervisor: Supervisor
     headless: bool
+    following_since_ns: int = 0
 
     async def until_done(self) -> dict[str, Any] | None:
         """
@@ -142,7 +164,7 @@ class Run:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        chain = localnet_part(self.plan, self.folder)
+        chain = localnet_part(self.plan, self.folder, shows_progress=not self.headless)
         self.supervisor.add(chain)
         self._say(f"seeding {self.plan.history_days} days of history (seed {self.plan.seed}) ...")
         ready = await self._ready(chain, stop)
@@ -175,6 +197,7 @@ class Run:
                 catch_up=indexer_part(urls, dsn, self.folder, "--catch-up"),
                 settle=engine_part(urls, dsn, keypair, self.folder, "--settle"),
                 dsn=dsn,
+                following_since_ns=self.following_since_ns,
             )
             return await _unless_stopped(draining, stop)
 
@@ -215,6 +238,9 @@ class Run:
                     if died is chain:
                         self._check_chain(chain)
                     self._say(f"{died.name} died with {died.exit_code} and is started again: {died.last_words()}")
+                if not self.following_since_ns and read_progress(self.database.dsn).frontier is not None:
+                    self.following_since_ns = time.time_ns()
+                    self._say("the indexer has caught up")
                 if live is not None:
                     if tick % NUMBERS_EVERY_TICKS == 0:
                         numbers = await self._numbers(rpc)

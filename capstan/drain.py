@@ -32,11 +32,13 @@ async def drain(
     settle: Child,
     catch_up: Child,
     dsn: str,
+    following_since_ns: int,
 ) -> dict[str, Any]:
     """
     Bring everything to rest and return the report.
 
     Args:
+        following_since_ns: as `build_report` takes it.
         settle: an engine run that only settles what is open; `catch_up`: an indexer run that ends when it is current.
 
     Raises:
@@ -54,7 +56,7 @@ async def drain(
     postgres = await asyncio.to_thread(read_postgres, dsn)
     lake = await asyncio.to_thread(read_lake, dsn)
     intents = await asyncio.to_thread(count_intents, dsn)
-    return build_report(witness, postgres, lake, intents)
+    return build_report(witness, postgres, lake, intents, following_since_ns=following_since_ns)
 
 
 async def fetch_witness(rpc: Rpc) -> Witness:

@@ -33,6 +33,9 @@ def demo_folder(wanted: Path | None) -> Iterator[Path]:
     if wanted is None:
         temporary = Path(tempfile.mkdtemp(prefix="capstan-demo-"))
         try:
+            if os.geteuid() == 0:
+                # As root the embedded PostgreSQL runs as another user, who has to pass through here.
+                temporary.chmod(0o755)
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -50,7 +50,7 @@ def make_keypair(folder: Path) -> tuple[Path, str]:
     return path, str(keypair.pubkey())
 
 
-def localnet_part(plan: Plan, folder: Path) -> Child:
+def localnet_part(plan: Plan, folder: Path, *, shows_progress: bool) -> Child:
     """
     The chain with its traffic; prints one JSON line with its urls when it is ready.
 
@@ -63,6 +63,7 @@ def localnet_part(plan: Plan, folder: Path) -> Child:
     ]
     child = _child("localnet", arguments, {}, folder)
     child.keep_running = False
+    child.shows_progress = shows_progress
     return child
 
 

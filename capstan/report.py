@@ -36,14 +36,19 @@ class Witness:
     slot_times_ns: Mapping[int, int]
 
 
-def build_report(witness: Witness, postgres: Stored, lake: Stored, engine: Mapping[str, int]) -> dict[str, Any]:
+def build_report(
+    witness: Witness, postgres: Stored, lake: Stored, engine: Mapping[str, int], *, following_since_ns: int = 0
+) -> dict[str, Any]:
     """
     Return the report.
 
     Args:
         engine: intent state -> how many, of the engine's ledger.
+        following_since_ns: wall clock at which the indexer had caught up for the first time. Slots before that waited
+            for it to start, so `lag_ms` leaves them out; `lag_ms.from_start` does not.
     """
-    lags = live_lags_ms(witness, postgres)
+    lags = live_lags_ms(witness, postgres, since_ns=following_since_ns)
+    lags_from_start = live_lags_ms(witness, postgres)
     return {
         "localnet": {
             "transactions": len(witness.transactions),
@@ -63,7 +68,7 @@ def build_report(witness: Witness, postgres: Stored, lake: Stored, engine: Mappi
             "cleanups_lost": engine.get("lost", 0),
             "cleanups_open": engine.get("open", 0),
         },
-        "lag_ms": {"p50": percentile(lags, 0.50), "p99": percentile(lags, 0.99), "transactions": len(lags)},
+        "lag_ms": {**_spread(lags), "from_start": _spread(lags_from_start)},
         "mismatches": [
             *_transaction_mismatches(witness, postgres),
             *_event_mismatches(witness, postgres, "postgres"),
@@ -74,15 +79,19 @@ def build_report(witness: Witness, postgres: Stored, lake: Stored, engine: Mappi
     }
 
 
-def live_lags_ms(witness: Witness, postgres: Stored) -> list[float]:
+def live_lags_ms(witness: Witness, postgres: Stored, *, since_ns: int = 0) -> list[float]:
     """Return, for each live transaction, the time from its slot on localnet to its row in PostgreSQL, in ms."""
     lags = []
     for row in witness.transactions:
         made_at_ns = witness.slot_times_ns.get(int(row["slot"]))
         stored = postgres.transactions.get(row["signature"])
-        if made_at_ns is not None and stored is not None:
+        if made_at_ns is not None and made_at_ns >= since_ns and stored is not None:
             lags.append((stored.indexed_at_ns - made_at_ns) / NS_PER_MS)
     return lags
+
+
+def _spread(lags: Sequence[float]) -> dict[str, Any]:
+    return {"p50": percentile(lags, 0.50), "p99": percentile(lags, 0.99), "transactions": len(lags)}
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -6,8 +6,10 @@ first. It supervises a demo on one machine and nothing else: a deployment has it
 """
 
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ PAUSE_S_MAX = 5.0
 # A child that ran this long before it died starts again without a pause.
 SETTLED_S = 10.0
 STOP_S_MAX = 8.0
+TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 
 
 @dataclass
@@ -28,7 +31,8 @@ class Child:
     """
     One process: how it is started, and what became of it.
 
-    `log_path` takes stdout and stderr together. A child that is not `keep_running` stays down once it is down.
+    `log_path` takes stdout and stderr together; of a child that `shows_progress`, stderr goes to the terminal instead,
+    where there is one. A child that is not `keep_running` stays down once it is down.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Child:
     environment: Mapping[str, str]
     log_path: Path
     keep_running: bool = True
+    shows_progress: bool = False
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
@@ -58,7 +63,7 @@ class Child:
             env={**os.environ, **self.environment, PARENT_VARIABLE: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
-            stderr=self.log,
+            stderr=None if self.shows_progress and sys.stderr.isatty() else self.log,
             start_new_session=True,
         )
         self.started_at = now
@@ -70,14 +75,15 @@ class Child:
             self.log = None
 
     def last_words(self) -> str:
-        """Return the last line of the log that says something."""
+        """Return the last line of the log that says something to a person, without its timestamp."""
         try:
             with self.log_path.open("rb") as log:
                 log.seek(max(0, self.log_path.stat().st_size - 4_096))
                 lines = log.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        said = (TIMESTAMP.sub("", line).strip() for line in reversed(lines) if not line.startswith("{"))
+        return next((words for words in said if words), "")
 
 
 class Supervisor:

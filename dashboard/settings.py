@@ -16,6 +16,7 @@ from indexer.errors import SettingsError
 PREFIX = "CAPSTAN_DASHBOARD_"
 DEFAULT_RPC_URL = "http://127.0.0.1:8899"
 DEFAULT_DATA_DIR = Path(".data")
+EXPLORER_OF_MAINNET = "https://explorer.solana.com/tx/{signature}"
 EXPLORER_TEMPLATE = "https://explorer.solana.com/tx/{signature}?cluster=custom&customUrl={rpc_url}"
 
 
@@ -60,7 +61,15 @@ class DashboardSettings:
 
 
 def explorer_url_for(rpc_url: str) -> str:
-    """Return the default explorer link: Solana's own explorer, looking at the node that is indexed here."""
+    """
+    Return the default explorer link: Solana's own explorer, looking at the node that is indexed here.
+
+    An url with a user, a path or a query may carry a key, and a link shows it to everybody: then the explorer is left
+    to look at its own cluster.
+    """
+    parts = urlsplit(rpc_url)
+    if parts.username or parts.password or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        return EXPLORER_OF_MAINNET
     return EXPLORER_TEMPLATE.replace("{rpc_url}", quote(rpc_url, safe=""))
 
 

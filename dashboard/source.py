@@ -62,7 +62,8 @@ class Freshness:
         tip_slot: the chain's newest, as the indexer saw it.
         frontier_slot: everything up to here is proven to be stored.
         behind_s: the cluster's clock at `tip_slot` less the newest transaction's time.
-        beat_age_s: since the indexer last reported; `engine_beat_age_s` likewise.
+        beat_age_s: since the indexer last reported.
+        engine_lease_left_s: until the engine's lease ends; negative since it has ended, as no engine is acting then.
     """
 
     newest_slot: int | None
@@ -70,7 +71,7 @@ class Freshness:
     frontier_slot: int | None
     behind_s: float | None
     beat_age_s: float | None
-    engine_beat_age_s: float | None
+    engine_lease_left_s: float | None
     last_error: str | None
 
     @property

@@ -8,7 +8,7 @@ confirmed rows are promoted, and those that the finalized chain does not have ar
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from solders.signature import Signature
@@ -57,11 +57,19 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """What one step did. `transactions` counts newly fetched ones, `dropped` those that a fork took away."""
+    """
+    What one step did.
+
+    Args:
+        transactions: newly fetched, so the live feed had missed them.
+        dropped: taken away by a fork.
+        touched: account -> slot of the newest of those transactions that could write it.
+    """
 
     slot: int
     transactions: int = 0
     dropped: int = 0
+    touched: Mapping[bytes, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,14 @@ class Frontier:
         # Asked before listing: a listing can only prove slots that were final when it began.
         slot = await node.fetch_slot(self.rpc, "finalized")
         fetched = dropped = 0
+        touched: dict[bytes, int] = {}
         for program_id in self.programs:
             step = await self._advance_program(program_id, slot, progress)
             fetched += step.transactions
             dropped += step.dropped
+            _touch(touched, step.touched)
         progress.finished()
-        return Advanced(slot, fetched, dropped)
+        return Advanced(slot, fetched, dropped, touched)
 
     async def _advance_program(self, program_id: bytes, slot: int, progress: Progress) -> Advanced:
         async with session(self.pool) as connection:
@@ -106,6 +116,7 @@ class Frontier:
         )
         dropped = await self._drop_unlisted(program_id, infos, slot)
         fetched = done = 0
+        touched: dict[bytes, int] = {}
         chunks = list(chunked(infos, CHUNK_SIZE)) or [[]]
         upcoming = asyncio.create_task(self._fetch_missing(chunks[0]))
         try:
@@ -119,11 +130,12 @@ class Frontier:
                 async with session(self.pool) as connection:
                     await write_batch(connection, batch, self.tables)
                 fetched += len(read.transactions)
+                _touch(touched, read.touched)
                 done += len(chunk)
                 progress.stored(done, len(infos))
         finally:
             upcoming.cancel()
-        return Advanced(slot, fetched, dropped)
+        return Advanced(slot, fetched, dropped, touched)
 
     async def _fetch_missing(self, chunk: Sequence[SignatureInfo]) -> tuple[Read, dict[bytes, int]]:
         """Return what is not stored yet, read, and the slots of those that are stored already."""
@@ -162,6 +174,11 @@ class Frontier:
                     gone[signature] = at
         async with session(self.pool) as connection:
             return await drop_transactions(connection, gone)
+
+
+def _touch(touched: dict[bytes, int], more: Mapping[bytes, int]) -> None:
+    for address, slot in more.items():
+        touched[address] = max(slot, touched.get(address, 0))
 
 
 def chunked(infos: Sequence[SignatureInfo], size: int) -> Iterator[list[SignatureInfo]]:

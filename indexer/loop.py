@@ -26,6 +26,8 @@ from indexer.store.writer import beat, ensure_chain
 
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
+# More accounts than this are fetched as a snapshot: one call instead of many.
+REFETCH_MAX = 1_000
 PAUSE_S_MIN = 0.2
 PAUSE_S_MAX = 5.0
 
@@ -108,7 +110,10 @@ class Indexer:
                 log.info("backfilled", transactions=advanced.transactions, seconds=round(seconds, 2), per_second=rate)
             if advanced.dropped:
                 log.warning("a fork took transactions away", dropped=advanced.dropped, slot=advanced.slot)
+            if advanced.dropped or len(advanced.touched) > REFETCH_MAX:
                 await self.accounts.snapshot()
+            else:
+                await self.accounts.refetch(advanced.touched)
             first = False
             await asyncio.sleep(self.settings.enumerate_interval_s)
 

@@ -180,12 +180,17 @@ def freshness_facts(fresh: source.Freshness) -> list[tuple[str, str]]:
     def ago(seconds: float | None) -> str:
         return "never" if seconds is None else f"{duration_text(seconds)} ago"
 
+    def engine(lease_left_s: float | None) -> str:
+        if lease_left_s is None:
+            return "never started"
+        return "acting" if lease_left_s > 0 else f"not acting since {duration_text(-lease_left_s)}"
+
     pairs = [
         ("Newest slot indexed", slot(fresh.newest_slot)),
         ("Newest slot of the chain", slot(fresh.tip_slot)),
         ("Proven complete up to slot", slot(fresh.frontier_slot)),
         ("Indexer heartbeat", ago(fresh.beat_age_s)),
-        ("Engine heartbeat", ago(fresh.engine_beat_age_s)),
+        ("Engine", engine(fresh.engine_lease_left_s)),
     ]
     return [*pairs, ("Last error", escape(fresh.last_error))] if fresh.last_error else pairs
 

@@ -4,8 +4,8 @@ Take the pictures of the README from a running dashboard.
 
     python docs/pictures/take.py http://127.0.0.1:8501
 
-It looks at the pages as a reader does, in the machine's Chromium, and writes `overview.png` and `sessions.png`; with
---all also the light look, the phone and one session's story. It starts nothing itself.
+It looks at the pages as a reader does, in the machine's Chromium, and writes `overview.png`, `sessions.png` and
+`story.png`; with --all also the light look and the phone. It starts nothing itself.
 """
 
 import shutil
@@ -49,11 +49,14 @@ class Shot:
     opens_story: bool = False
 
 
-SHOTS = (Shot(file="overview.png", path=""), Shot(file="sessions.png", path="sessions"))
+SHOTS = (
+    Shot(file="overview.png", path=""),
+    Shot(file="sessions.png", path="sessions"),
+    Shot(file="story.png", path="sessions?state=Cleaned", opens_story=True),
+)
 MORE_SHOTS = (
     Shot(file="overview-light.png", path="", scheme="light"),
     Shot(file="sessions-light.png", path="sessions", scheme="light"),
-    Shot(file="story.png", path="sessions?state=Cleaned", opens_story=True),
     Shot(file="story-light.png", path="sessions?state=Cleaned", scheme="light", opens_story=True),
     Shot(file="overview-phone.png", path="", scheme="light", width=390, height=844),
     Shot(file="sessions-phone.png", path="sessions", width=390, height=844),
@@ -105,7 +108,7 @@ def main(
     base_url: Annotated[str, typer.Argument(help="The dashboard, such as http://127.0.0.1:8501")],
     out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path(__file__).parent,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Also light, phone and story.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also light and phone.")] = False,
 ) -> None:
     """Take the pictures of a running dashboard."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome-stable"))), None)

@@ -105,6 +105,7 @@ def read_length(data: bytes, position: int) -> int:
 
 
 def write_length(length: int, out: bytearray) -> None:
+    """Write the u32 in front of a string or vec; EncodeError where it does not fit."""
     if length > 0xFFFF_FFFF:
         raise EncodeError(f"{length} elements do not fit a length of four bytes")
     out += length.to_bytes(4, "little")

@@ -230,7 +230,9 @@ class Rpc:
         try:
             response = await self._http.post(self._url, content=_encode(body))
         except httpx.HTTPError as error:
-            raise RetryableError(f"cannot reach {self.shown_url}: {type(error).__name__}") from error
+            raise RetryableError(
+                f"cannot reach {self.shown_url} ({type(error).__name__}): start the node, or correct the RPC url"
+            ) from error
         if response.status_code == 200:
             return response.content
         if response.status_code in RETRYABLE_STATUS:

@@ -8,9 +8,13 @@ and events look like to a client is in `localnet.clients` and, for every other r
 from importlib.resources import files
 
 from indexer.errors import DataError
-from localnet.clients import ephemeral_vault
+from localnet.clients import collateral_vault, ephemeral_vault, liquidation_engine
 
-PROGRAM_IDS: dict[str, bytes] = {"ephemeral_vault": bytes(ephemeral_vault.PROGRAM_ID)}
+PROGRAM_IDS: dict[str, bytes] = {
+    "ephemeral_vault": bytes(ephemeral_vault.PROGRAM_ID),
+    "collateral_vault": bytes(collateral_vault.PROGRAM_ID),
+    "liquidation_engine": bytes(liquidation_engine.PROGRAM_ID),
+}
 """Each home program's default address, 32 bytes, by the program's name."""
 
 

@@ -43,7 +43,7 @@ select (select max(slot) from transactions) as newest_slot,
        (select greatest(epoch(max(tip_time)) - epoch((select max(block_time) from transactions)), 0)
         from hot.capstan.heartbeats where name = 'indexer') as behind_s,
        (select epoch(now()) - epoch(max(beat_at)) from hot.capstan.heartbeats where name = 'indexer') as beat_age_s,
-       (select epoch(now()) - epoch(max(beat_at)) from hot.capstan.heartbeats where name = 'engine') as engine_beat_age_s,
+       (select epoch(max(expires_at)) - epoch(now()) from hot.engine.leases) as engine_lease_left_s,
        (select any_value(last_error) from hot.capstan.heartbeats
         where name = 'indexer' and last_error_at > now() - interval '5 minutes') as last_error;
 

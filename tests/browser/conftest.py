@@ -292,9 +292,14 @@ def served(stage: Stage, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser(chromium: Path) -> Iterator[Browser]:
-    """Give the machine's Chromium."""
+    """
+    Give the machine's Chromium, started for one test.
+
+    Playwright's sync API keeps an event loop running in this thread for as long as it is open: any test with a loop of
+    its own that came in between would fail.
+    """
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield launched

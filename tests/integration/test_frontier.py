@@ -160,6 +160,16 @@ async def test_a_signature_that_lands_again_in_another_slot_is_moved(database: D
         assert (event.slot, transaction.slot, transaction.finalized) == (8, 8, True)
 
 
+async def test_accounts_of_missed_transactions_are_named(database: Database) -> None:
+    """What the live feed missed may have closed an account, and no notification ever says so: it is fetched again."""
+    heard, missed = Entry(1, 5), Entry(2, 6)
+    async with rig(database, ScriptedNode([heard, missed], finalized_slot=9)) as it:
+        await it.hear(heard)
+        advanced = await it.frontier.advance()
+        payer = bytes([7]) * 32
+        assert dict(advanced.touched) == {payer: 6}
+
+
 async def test_failed_transactions_are_stored_and_their_events_are_not(database: Database) -> None:
     """Failed transactions carry logs; what they say did not happen."""
     failed = Entry(1, 5, err={"InstructionError": [0, {"Custom": 6001}]})

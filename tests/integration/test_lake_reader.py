@@ -205,7 +205,7 @@ def test_days_and_freshness(database: Database) -> None:
         fresh = reader.query("freshness").to_dicts()[0]
         assert (fresh["newest_slot"], fresh["tip_slot"], fresh["frontier_slot"], fresh["behind_s"]) == (3, 999, 2, 30)
         assert 0 <= fresh["beat_age_s"] < 60
-        assert fresh["engine_beat_age_s"] is None
+        assert fresh["engine_lease_left_s"] is None
 
 
 @pytest.mark.timeout(170)

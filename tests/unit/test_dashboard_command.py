@@ -90,3 +90,12 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == SettingsError.exit_code
     assert f"Port {port} on 127.0.0.1 is in use" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["https://rpc.example/v1/SECRET", "https://rpc.example/?api-key=SECRET", "https://me:SECRET@rpc.example"]
+)
+def test_the_default_link_never_carries_a_key(url: str) -> None:
+    """Who reads the page would see the node's key in every link, and so would the explorer."""
+    assert "SECRET" not in explorer_url_for(url)
+    assert "rpc.example" not in explorer_url_for(url)

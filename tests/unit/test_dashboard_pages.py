@@ -37,7 +37,7 @@ FRESH: dict[str, Any] = {
     "frontier_slot": 990,
     "behind_s": 0.8,
     "beat_age_s": 0.4,
-    "engine_beat_age_s": None,
+    "engine_lease_left_s": None,
     "last_error": None,
 }
 

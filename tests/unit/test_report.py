@@ -77,7 +77,15 @@ def test_two_equal_sides_have_no_mismatch() -> None:
     assert report["postgres"]["events"] == report["lake"]["events"] == report["localnet"]["events"]
     assert report["postgres"]["accounts"] == {"ephemeral_vault.EphemeralVault": 1}
     assert (report["engine"]["cleanups_landed"], report["engine"]["cleanups_failed"]) == (4, 1)
-    assert report["lag_ms"] == {"p50": 250.0, "p99": 250.0, "transactions": 1}
+    lag = {"p50": 250.0, "p99": 250.0, "transactions": 1}
+    assert report["lag_ms"] == {**lag, "from_start": lag}
+
+
+def test_slots_before_the_indexer_followed_are_told_apart() -> None:
+    """Waiting for a process to start is not the latency of following, and is not hidden either."""
+    report = build_report(witness(), stored(), stored(), {}, following_since_ns=1_000_000_001)
+    assert report["lag_ms"]["transactions"] == 0
+    assert report["lag_ms"]["from_start"] == {"p50": 250.0, "p99": 250.0, "transactions": 1}
 
 
 def change(stored_: Stored, **changes: Any) -> Stored:

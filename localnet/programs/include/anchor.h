@@ -28,8 +28,13 @@
       "The program could not deserialize the given instruction")                                                      \
     X(CONSTRAINT_MUT, 2000, "ConstraintMut", "A mut constraint was violated")                                         \
     X(CONSTRAINT_HAS_ONE, 2001, "ConstraintHasOne", "A has one constraint was violated")                              \
+    X(CONSTRAINT_SIGNER, 2002, "ConstraintSigner", "A signer constraint was violated")                                \
     X(CONSTRAINT_SEEDS, 2006, "ConstraintSeeds", "A seeds constraint was violated")                                   \
+    X(CONSTRAINT_ASSOCIATED, 2009, "ConstraintAssociated", "An associated constraint was violated")                   \
     X(CONSTRAINT_ADDRESS, 2012, "ConstraintAddress", "An address constraint was violated")                            \
+    X(CONSTRAINT_TOKEN_MINT, 2014, "ConstraintTokenMint", "A token mint constraint was violated")                     \
+    X(CONSTRAINT_TOKEN_OWNER, 2015, "ConstraintTokenOwner", "A token owner constraint was violated")                  \
+    X(CONSTRAINT_MINT_DECIMALS, 2018, "ConstraintMintDecimals", "A mint decimals constraint was violated")            \
     X(ACCOUNT_DISCRIMINATOR_NOT_FOUND, 3001, "AccountDiscriminatorNotFound",                                          \
       "No 8 byte discriminator was found on the account")                                                             \
     X(ACCOUNT_DISCRIMINATOR_MISMATCH, 3002, "AccountDiscriminatorMismatch",                                           \
