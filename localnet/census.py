@@ -11,15 +11,21 @@ import binascii
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from solders.pubkey import Pubkey
 
 from localnet.chain import Chain, Commitment
-from localnet.clients import ephemeral_vault
+from localnet.clients import collateral_vault, ephemeral_vault, liquidation_engine
 from localnet.ledger import Executed
 
 DATA_PREFIX = "Program data: "
+# What Anchor's `emit_cpi!` puts before an event, and what is one place in the ordinal of such an event.
+CPI_TAG = bytes.fromhex("e445a52e51cb9a1d")
+OUTER_STRIDE = 65_536
+
+Value: TypeAlias = int | bool | bytes | str | list[bytes] | None
+JsonValue: TypeAlias = str | bool | list[str] | None
 
 
 class Client(Protocol):
@@ -27,17 +33,22 @@ class Client(Protocol):
 
     PROGRAM_ID: Pubkey
 
-    def parse_event(self, payload: bytes) -> tuple[str, dict[str, ephemeral_vault.Value]] | None:
+    def parse_event(self, payload: bytes) -> tuple[str, Mapping[str, Value]] | None:
         """Return an event's name and fields."""
 
-    def parse_account(self, data: bytes) -> tuple[str, dict[str, ephemeral_vault.Value]] | None:
+    def parse_account(self, data: bytes) -> tuple[str, Mapping[str, Value]] | None:
         """Return an account's name and fields."""
 
 
-CLIENTS: Mapping[str, Client] = {"ephemeral_vault": ephemeral_vault}
+CLIENTS: Mapping[str, Client] = {
+    "ephemeral_vault": ephemeral_vault,
+    "collateral_vault": collateral_vault,
+    "liquidation_engine": liquidation_engine,
+}
 """The reader of each home program, by the program's name."""
 
 HOME_PROGRAMS = frozenset(bytes(client.PROGRAM_ID) for client in CLIENTS.values())
+NAME_BY_KEY = {bytes(client.PROGRAM_ID): name for name, client in CLIENTS.items()}
 NAME_BY_ADDRESS = {str(client.PROGRAM_ID): name for name, client in CLIENTS.items()}
 
 
@@ -49,8 +60,9 @@ class CountedEvent:
     Attributes:
         signature: of its transaction, base58.
         slot: of its transaction.
-        kind: `log`, for an event from a `Program data:` line.
-        ordinal: the n-th `Program data:` line of the transaction, counted over all programs from 0.
+        kind: `log`, for an event from a `Program data:` line; `cpi`, for one from a call of the program by itself.
+        ordinal: of a `log`, the n-th `Program data:` line of the transaction, counted over all programs from 0; of a
+            `cpi`, the outer instruction's position * 65536 + the call's flat position under it.
         program: the home program's name.
         name: the event's name.
         values: its fields; a pubkey is 32 bytes.
@@ -62,7 +74,7 @@ class CountedEvent:
     ordinal: int
     program: str
     name: str
-    values: Mapping[str, ephemeral_vault.Value]
+    values: Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ class CountedAccount:
     lamports: int
     program: str
     name: str
-    values: Mapping[str, ephemeral_vault.Value]
+    values: Mapping[str, Value]
 
 
 class Census:
@@ -137,7 +149,8 @@ def events_of(executed: Executed) -> list[CountedEvent]:
     """Return the home programs' events of a transaction; a failed one has none."""
     if executed.err is not None:
         return []
-    return count_events(executed.signature_text, executed.slot, executed.logs)
+    text, slot = executed.signature_text, executed.slot
+    return [*count_events(text, slot, executed.logs), *count_called_events(text, slot, executed)]
 
 
 def data_lines(logs: Sequence[str]) -> Iterator[tuple[int, str, bytes]]:
@@ -172,8 +185,26 @@ def count_events(signature: str, slot: int, logs: Sequence[str]) -> list[Counted
     return events
 
 
-def json_values(values: Mapping[str, ephemeral_vault.Value]) -> dict[str, str | bool | None]:
-    """Return fields as JSON can carry them exactly: integers as decimal strings, pubkeys in base58."""
+def count_called_events(signature: str, slot: int, executed: Executed) -> list[CountedEvent]:
+    """Return the events for which a home program called itself, in order."""
+    events = []
+    keys = executed.footprint.keys
+    for outer, called in executed.inner_instructions:
+        for position, inner in enumerate(called):
+            instruction = inner.instruction()
+            program = NAME_BY_KEY.get(keys[instruction.program_id_index])
+            data = bytes(instruction.data)
+            if program is None or not data.startswith(CPI_TAG):
+                continue
+            parsed = CLIENTS[program].parse_event(data[len(CPI_TAG) :])
+            if parsed is not None:
+                ordinal = outer * OUTER_STRIDE + position
+                events.append(CountedEvent(signature, slot, "cpi", ordinal, program, *parsed))
+    return events
+
+
+def json_values(values: Mapping[str, Value]) -> dict[str, JsonValue]:
+    """Return fields as JSON can carry them exactly: integers as decimal strings, 32 bytes in base58."""
     return {name: _json_value(value) for name, value in values.items()}
 
 
@@ -183,10 +214,12 @@ def tally(events: Sequence[CountedEvent]) -> dict[str, int]:
     return dict(sorted(counted.items()))
 
 
-def _json_value(value: ephemeral_vault.Value) -> str | bool | None:
+def _json_value(value: Value) -> JsonValue:
+    if isinstance(value, list):
+        return [str(Pubkey.from_bytes(key)) for key in value]
     if isinstance(value, bytes):
         return str(Pubkey.from_bytes(value))
-    return value if value is None or isinstance(value, bool) else str(value)
+    return value if value is None or isinstance(value, bool | str) else str(value)
 
 
 def _payload(text: str) -> bytes:

@@ -12,7 +12,7 @@ from indexer.chain.idl import load_idl
 from indexer.chain.program import Program
 from indexer.errors import SettingsError
 
-HOME = ("ephemeral_vault",)
+HOME = ("ephemeral_vault", "collateral_vault", "liquidation_engine")
 
 
 def home_programs() -> dict[bytes, Program]:
