@@ -259,6 +259,8 @@ class Chain:
         self._vm.set_account(key, state)
         untouched = len(self.ledger.blocks) == 1 and not self._open.transactions
         self._write(key, before, state, at_genesis=untouched)
+        if not untouched:
+            self._open.outside.append((len(self._open.transactions), key, state))
 
     def add_program(self, program_id: Pubkey | bytes, elf: bytes) -> None:
         """
@@ -519,6 +521,7 @@ class Chain:
         if commitment == "finalized":
             self._accounts.forget_before(block.slot, tuple(block.written))
             block.written = {}
+            block.outside = []
 
 
 def _less(state: AccountState, fee: int) -> State:

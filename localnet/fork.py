@@ -4,7 +4,8 @@ A fork: the newest blocks vanish, and what was in them lands elsewhere or nowher
 A validator that saw a minority's blocks has to replace them by those of the majority: accounts go back, slots that had
 a block are skipped or hold another one, signatures are gone or come again in another slot. Only blocks that are not
 final can go. Everything is decided by a seed, and runs again through the chain's own rules: a transaction whose
-blockhash was one of the lost blocks' is lost with it, as on a cluster.
+blockhash was one of the lost blocks' is lost with it, as on a cluster. What no transaction wrote (an oracle's prices,
+an account that a test set) is written again in its slot, or in the next that has a block.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,15 @@ from random import Random
 from typing import NamedTuple
 
 from indexer.errors import DataError
+from localnet.accounts import State
 from localnet.chain import Chain
 from localnet.ledger import Block, Executed
 
 MOVED_BLOCKS_MAX = 3
 """A transaction that lands in another slot does so within so many blocks."""
+
+Write = tuple[bytes, State]
+"""An address and what lies there from now on."""
 
 
 class Chances(NamedTuple):
@@ -66,18 +71,18 @@ def fork(chain: Chain, blocks: int, *, seed: int, chances: Chances, produced_ns:
     old = [*chain.ledger.blocks[height:], chain.kept().open]
     rng = Random(f"fork/{seed}/{old[0].slot}")  # noqa: S311  # must be repeatable, guards no secret
     places = _surviving_places(len(old), rng, chances.skipped)
-    plan, meant_lost = _plan(old, places, rng, chances)
+    plan = _plan(old, places, rng, chances)
     chain.rewind(height, slot=old[places[0]].slot, unix_time=old[places[0]].unix_time)
     landed: dict[bytes, int] = {}
     for place in places:
         if old[place].slot != chain.slot:
             chain.open_slot(old[place].slot, old[place].unix_time, produced_ns=produced_ns)
-        for executed in plan[place]:
-            again = chain.execute(executed.transaction, verified=True)
-            if again.landed:
+        for entry in plan[place]:
+            if not isinstance(entry, Executed):
+                chain.set_account(*entry)
+            elif (again := chain.execute(entry.transaction, verified=True)).landed:
                 landed[again.signature] = again.slot
     before = [executed for block in old for executed in block.transactions]
-    assert not meant_lost & landed.keys(), "what is lost is not run"
     return Forked(
         dropped=[block.slot for block in old[:-1]],
         rewritten=[old[place].slot for place in places[:-1]],
@@ -94,16 +99,25 @@ def _surviving_places(count: int, rng: Random, skipped: float) -> list[int]:
 
 def _plan(
     old: Sequence[Block], places: Sequence[int], rng: Random, chances: Chances
-) -> tuple[dict[int, list[Executed]], set[bytes]]:
-    """Return what runs again at which place, in the order in which it first ran, and what does not."""
-    plan: dict[int, list[Executed]] = {place: [] for place in places}
-    lost = set()
+) -> dict[int, list[Executed | Write]]:
+    """Return what runs and is written again at which place, in the order in which it first was."""
+    opening: dict[int, list[Executed | Write]] = {place: [] for place in places}
+    plan: dict[int, list[Executed | Write]] = {place: [] for place in places}
+
+    def place_of(number: int) -> int:
+        return next(place for place in places if place >= min(number, len(old) - 1))
+
     for number, block in enumerate(old):
+        writes = list(block.outside)
+        opening[place_of(number)] += [write[1:] for write in writes if write[0] == 0]
+        writes = [write for write in writes if write[0]]
         for executed in block.transactions:
+            while writes and writes[0][0] <= executed.index:
+                plan[place_of(number)].append(writes.pop(0)[1:])
             fate = rng.random()
             if fate < chances.lost:
-                lost.add(executed.signature)
                 continue
             later = rng.randint(1, MOVED_BLOCKS_MAX) if fate < chances.lost + chances.moved else 0
-            plan[next(place for place in places if place >= min(number + later, len(old) - 1))].append(executed)
-    return plan, lost
+            plan[place_of(number + later)].append(executed)
+        plan[place_of(number)] += [write[1:] for write in writes]
+    return {place: opening[place] + plan[place] for place in places}

@@ -145,6 +145,8 @@ class Block:
         written: state at its end of each account written in it; emptied once it is finalized.
         produced_ns: wall clock at which it was produced live, nanoseconds since 1970; None for history.
         epoch_start: unix time of the first block of its epoch.
+        outside: accounts written by no transaction (a test, an oracle), in order: how many transactions had run before,
+            address, state; emptied once it is finalized.
     """
 
     slot: int
@@ -158,6 +160,7 @@ class Block:
     written: dict[bytes, State] = field(default_factory=dict)
     produced_ns: int | None = None
     epoch_start: int = 0
+    outside: list[tuple[int, bytes, State]] = field(default_factory=list)
 
     @property
     def blockhash_text(self) -> str:

@@ -81,6 +81,7 @@ class _Block(msgspec.Struct, array_like=True):
     written: dict[bytes, State]
     produced_ns: int | None
     epoch_start: int
+    outside: list[tuple[int, bytes, State]]
 
 
 class _Chain(msgspec.Struct, array_like=True):
@@ -217,6 +218,7 @@ def _packed_block(block: Block) -> _Block:
         written=block.written,
         produced_ns=block.produced_ns,
         epoch_start=block.epoch_start,
+        outside=block.outside,
     )
 
 
@@ -257,6 +259,7 @@ def _block(saved: _Block, ledger: Ledger) -> Block:
         written=saved.written,
         produced_ns=saved.produced_ns,
         epoch_start=saved.epoch_start,
+        outside=saved.outside,
     )
     for index, one in enumerate(saved.transactions):
         executed = Executed(

@@ -8,6 +8,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from indexer.errors import DataError
+from localnet.accounts import AccountState
 from localnet.chain import Chain, Commitment
 from localnet.clients import ephemeral_vault as client
 from localnet.fork import Chances, Forked, fork
@@ -16,10 +17,13 @@ from localnet.traffic.history import fill_purses
 from localnet.traffic.live import LiveTraffic
 from localnet.traffic.schedule import Company
 from localnet.traffic.sessions import SessionCast
+from localnet.vm import SYSTEM_PROGRAM
 from tests.fixtures.chain import build_chain
 
 SOL = 10**9
 SLOT_MS = 400
+ORACLE = Pubkey(b"\x0a" * 32)
+"""An account that is written in every slot, and by no transaction."""
 
 
 def peopled(seed: int) -> tuple[Chain, LiveTraffic]:
@@ -34,6 +38,7 @@ def live(chain: Chain, traffic: LiveTraffic, slots: int) -> None:
     """Let users act for so many slots."""
     for number in range(slots):
         chain.open_slot(chain.slot + 1, chain.unix_time + number % 2)
+        chain.set_account(ORACLE, AccountState(SOL + chain.slot, b"price", SYSTEM_PROGRAM))
         traffic.on_slot(SLOT_MS)
 
 
@@ -43,6 +48,7 @@ def replay(blocks: list[Block], open_block: Block, seed: int) -> Chain:
     for block in [*blocks[1:], open_block]:
         if block.slot != chain.slot:
             chain.open_slot(block.slot, block.unix_time)
+        chain.set_account(ORACLE, AccountState(SOL + block.slot, b"price", SYSTEM_PROGRAM))
         for executed in block.transactions:
             again = chain.execute(executed.transaction, verified=True)
             assert (again.landed, again.err, again.logs) == (True, executed.err, executed.logs)
@@ -166,6 +172,23 @@ def balance_after(change: Callable[[Chain], Executed], address: Pubkey) -> list[
     fork(chain, 3, seed=1, chances=Chances(lost=1, moved=0, skipped=0))
     found: list[Commitment] = ["processed", "confirmed", "finalized"]
     return [0 if (state := chain.account_at(address, one)) is None else state.lamports for one in found]
+
+
+def test_what_no_transaction_wrote_is_written_again() -> None:
+    """In its slot, in its place among the transactions; where that slot is skipped, in the next one."""
+    chain, address = build_chain(), Keypair().pubkey()
+    chain.open_slot(2, chain.unix_time)
+    for lamports in (3, 4, 5):
+        chain.set_account(ORACLE, AccountState(lamports, b"", SYSTEM_PROGRAM))
+        chain.airdrop(address, SOL)
+        chain.set_account(address, AccountState(lamports, b"", SYSTEM_PROGRAM))
+        chain.open_slot(chain.slot + 1, chain.unix_time)
+    forked = fork(chain, 2, seed=1, chances=Chances(lost=0, moved=0, skipped=1))
+    assert (forked.dropped, forked.rewritten) == ([2, 3, 4], [2])
+    chain.open_slot(6, chain.unix_time)
+    for one in (ORACLE, address):
+        shown = [chain.account_at(one, commitment) for commitment in ("processed", "confirmed")]
+        assert [None if state is None else state.lamports for state in shown] == [5, 3]
 
 
 def test_an_account_that_first_came_in_a_lost_block_is_gone() -> None:
