@@ -1,0 +1,81 @@
+"""Other people's JavaScript clients live a life of every home program on localnet, as they would on any cluster."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from localnet.programs import PROGRAM_IDS
+from tests.fixtures.chain import LocalnetThread
+from tests.fixtures.client_checks import SLOT_MS, assert_lived, elapse_on
+from tests.fixtures.lives import LIVES, Life
+from tests.fixtures.node import RunClient
+
+Lived = tuple[Life, dict[str, Any]]
+Live = Callable[[str, str], Lived]
+
+every_program = pytest.mark.parametrize("program", PROGRAM_IDS)
+
+
+@pytest.fixture
+def live(start_localnet: Callable[..., LocalnetThread], run_client: RunClient) -> Live:
+    """Return what lives a program's life by a script of tests/clients, and returns both the life and what was seen."""
+
+    def lived(program: str, script: str) -> Lived:
+        life = LIVES[program]()
+        chain = life.build_chain()
+        localnet = start_localnet(chain, slot_ms=SLOT_MS, extra_methods={"tests_elapse": elapse_on(chain)})
+        seen = run_client(script, life.as_json(localnet.rpc_url, localnet.ws_url))
+        assert_lived(life, localnet, seen)
+        return life, seen
+
+    return lived
+
+
+@every_program
+def test_anchor(live: Live, program: str) -> None:
+    """
+    @coral-xyz/anchor resolves the accounts, hears what `emit!` says, and turns a refusal into its AnchorError.
+
+    What `emit_cpi!` says its listener cannot hear on any chain; from getTransaction it reads that, too.
+    """
+    life, seen = live(program, "anchor.mjs")
+    for row, send in zip(seen["refused"], life.refusals, strict=True):
+        assert row["is_anchor_error"]
+        assert (row["code"], row["name"]) == send.refused
+        assert row["program"] == str(life.program_id)
+        assert row["message"] == _message(life, row["code"])
+
+
+@every_program
+def test_web3(live: Live, program: str) -> None:
+    """@solana/web3.js finds every answer in the shape it checks for, in legacy transactions and in version 0."""
+    life, seen = live(program, "web3.mjs")
+    landed = [row["signature"] for row in seen["history"][::-1]]
+    assert seen["noticed"] == landed
+    assert [row["signature"] for row in seen["confirmed"]] == landed
+    assert {str(fetch.address) for fetch in life.fetches} <= set(seen["changed"])
+    for row, send in zip(seen["refused"], life.refusals, strict=True):
+        assert send.refused is not None
+        assert row["is_send_error"]
+        reason = f"Error processing Instruction 0: custom program error: {send.refused[0]:#x}"
+        assert row["message"] == f"Transaction simulation failed: {reason}"
+        assert row["units"] == row["landed"]["units"] > 0
+
+
+@every_program
+def test_kit(live: Live, program: str) -> None:
+    """@solana/kit confirms by its own subscriptions and block heights, and names a refusal as its own errors do."""
+    life, seen = live(program, "kit.mjs")
+    assert seen["noticed"] == [row["signature"] for row in seen["history"][::-1]]
+    for row, send in zip(seen["refused"], life.refusals, strict=True):
+        assert send.refused is not None
+        assert row["is_preflight_error"]
+        assert row["is_custom_error"]
+        assert row["code"] == row["landed_code"] == send.refused[0]
+        assert row["units"] > 0
+
+
+def _message(life: Life, code: int) -> str:
+    (message,) = [error.message for error in life.compiled.idl.errors if error.code == code]
+    return message or ""
