@@ -1,5 +1,6 @@
 """Other people's JavaScript clients live a life of every home program on localnet, as they would on any cluster."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from localnet.programs import PROGRAM_IDS
 from tests.fixtures.chain import LocalnetThread
 from tests.fixtures.client_checks import SLOT_MS, assert_lived, elapse_on
-from tests.fixtures.lives import LIVES, Life
+from tests.fixtures.client_tour import build_tour
+from tests.fixtures.home_lives import LIVES
+from tests.fixtures.lives import Life
 from tests.fixtures.node import RunClient
 
 Lived = tuple[Life, dict[str, Any]]
@@ -74,6 +77,27 @@ def test_kit(live: Live, program: str) -> None:
         assert row["is_custom_error"]
         assert row["code"] == row["landed_code"] == send.refused[0]
         assert row["units"] > 0
+
+
+def test_web3_asked_for_everything(start_localnet: Callable[..., LocalnetThread], run_client: RunClient) -> None:
+    """@solana/web3.js, which checks every answer's shape, finds nothing amiss in any method that it has."""
+    tour = build_tour()
+    localnet = start_localnet(tour.chain, slot_ms=SLOT_MS)
+    seen = run_client("tour-web3.mjs", json.dumps(tour.as_json(localnet.rpc_url, localnet.ws_url)))
+    assert seen["failures"] == {}
+    results = seen["results"]
+    assert [row["pubkey"] for row in results["get_program_accounts"]] == [str(tour.account)]
+    assert results["get_token_account_balance"]["value"]["amount"] == str(tour.tokens)
+    parsed = results["get_parsed_account_info"]["value"]["data"]
+    assert parsed["parsed"]["info"]["token_amount"] == results["get_token_account_balance"]["value"]
+    (instruction,) = results["get_parsed_transaction"]["transaction"]["message"]["instructions"]
+    assert instruction["accounts"][::3] == [str(tour.token_account), str(tour.owner)]
+    assert results["get_block_signatures"]["signatures"] == [tour.signature]
+    assert results["get_genesis_hash"] == tour.chain.genesis_hash
+    assert results["get_fee_for_message"]["value"] == 5_000
+    assert results["on_account_change"]["lamports"] == 1_000_000_000
+    for name in ("request_airdrop", "send_transaction", "simulate_transaction"):
+        assert results[name]["err"] is None
 
 
 def _message(life: Life, code: int) -> str:

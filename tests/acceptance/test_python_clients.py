@@ -12,7 +12,9 @@ import pytest
 from localnet.programs import PROGRAM_IDS
 from tests.fixtures.chain import LocalnetThread
 from tests.fixtures.client_checks import SLOT_MS, assert_lived, elapse_on
-from tests.fixtures.lives import LIVES, Life
+from tests.fixtures.client_tour import build_tour
+from tests.fixtures.home_lives import LIVES
+from tests.fixtures.lives import Life
 
 # solana-py stands on the part of websockets that is called legacy there.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -72,3 +74,20 @@ async def test_anchorpy(live: Live, program: str) -> None:
         assert send.refused is not None
         assert row["code"] == send.refused[0]
         assert row["message"] == messages[row["code"]]
+
+
+async def test_solana_py_asked_for_everything(
+    start_localnet: Callable[..., LocalnetThread], clients: ModuleType
+) -> None:
+    """solana-py, whose answers are the validator's own types, can read what every method of localnet says."""
+    tour = build_tour()
+    localnet = start_localnet(tour.chain, slot_ms=SLOT_MS)
+    seen, failures = await clients.tour_solana_py(tour, localnet.rpc_url, localnet.ws_url)
+    assert failures == {}
+    (found,) = seen["get_program_accounts"].value
+    assert found.pubkey == tour.account
+    assert seen["get_token_account_balance"].value.amount == str(tour.tokens)
+    assert str(seen["get_genesis_hash"].value) == tour.chain.genesis_hash
+    for encoding in ("json", "jsonParsed", "base58", "base64"):
+        assert seen[f"get_transaction {encoding}"].value.slot == tour.slot
+    assert all(note is not None for name, note in seen.items() if name.endswith("_subscribe"))
