@@ -57,6 +57,7 @@ def test_web3(live: Live, program: str) -> None:
     landed = [row["signature"] for row in seen["history"][::-1]]
     assert seen["noticed"] == landed
     assert [row["signature"] for row in seen["confirmed"]] == landed
+    assert [row["err"] for row in seen["confirmed"]] == [row["err"] for row in seen["history"][::-1]]
     assert {str(fetch.address) for fetch in life.fetches} <= set(seen["changed"])
     for row, send in zip(seen["refused"], life.refusals, strict=True):
         assert send.refused is not None
@@ -98,6 +99,32 @@ def test_web3_asked_for_everything(start_localnet: Callable[..., LocalnetThread]
     assert results["on_account_change"]["lamports"] == 1_000_000_000
     for name in ("request_airdrop", "send_transaction", "simulate_transaction"):
         assert results[name]["err"] is None
+
+
+def test_kit_told_no(start_localnet: Callable[..., LocalnetThread], run_client: RunClient) -> None:
+    """@solana/kit knows each refusal as one of its own errors, and each kind of notification."""
+    tour = build_tour()
+    blockhash, height = tour.expire()
+    localnet = start_localnet(tour.chain, slot_ms=SLOT_MS)
+    given = {**tour.as_json(localnet.rpc_url, localnet.ws_url), "expired_blockhash": blockhash}
+    seen = run_client("tour-kit.mjs", json.dumps({**given, "expired_height": height}))
+    preflight = "JSON_RPC__SERVER_ERROR_SEND_TRANSACTION_PREFLIGHT_FAILURE"
+    assert seen["errors"] == {
+        "blockhash_unknown": [preflight, "TRANSACTION_ERROR__BLOCKHASH_NOT_FOUND"],
+        "expired": ["BLOCK_HEIGHT_EXCEEDED"],
+        "future_block": ["JSON_RPC__SERVER_ERROR_BLOCK_NOT_AVAILABLE"],
+        "future_context": ["JSON_RPC__SERVER_ERROR_MIN_CONTEXT_SLOT_NOT_REACHED"],
+        "no_funds": [preflight, "INSTRUCTION_ERROR__CUSTOM"],
+        "no_signature": ["JSON_RPC__SERVER_ERROR_TRANSACTION_SIGNATURE_VERIFICATION_FAILURE"],
+        "sent_again": [preflight, "TRANSACTION_ERROR__ALREADY_PROCESSED"],
+        "unknown_method": ["JSON_RPC__METHOD_NOT_FOUND"],
+        "wrong_parameter": ["JSON_RPC__INVALID_PARAMS"],
+    }
+    notes = seen["notes"]
+    assert notes["account"]["value"]["owner"] == "Sysvar1111111111111111111111111111111111111"
+    assert notes["program"]["value"]["pubkey"] == "SysvarC1ock11111111111111111111111111111111"
+    assert notes["block"]["value"]["block"]["parent_slot"] == str(int(notes["block"]["value"]["slot"]) - 1)
+    assert int(notes["slot"]["root"]) >= int(notes["root"])
 
 
 def _message(life: Life, code: int) -> str:

@@ -1,9 +1,16 @@
 // Every other method of @solana/web3.js that a node without validators can answer, asked once.
 //
-// Given {rpc_url, ws_url, program_id, account, mint, owner, token_account, signature, slot}, it prints {results, failures},
-// both by the method's name: web3.js checks each answer's shape, and a failure is what it said.
+// Given {rpc_url, ws_url, program_id, account, data_size, mint, owner, token_account, signature, slot}, it prints
+// {results, failures}, by the method's name: web3.js checks each answer's shape, and a failure is what it said.
 
-import { Connection, Keypair, PublicKey, SystemProgram, TransactionMessage, VersionedTransaction } from "@solana/web3.js";
+import {
+  Connection,
+  Keypair,
+  PublicKey,
+  SystemProgram,
+  TransactionMessage,
+  VersionedTransaction,
+} from "@solana/web3.js";
 
 import { finish, readLife } from "./life.mjs";
 
@@ -13,6 +20,7 @@ const key = (name) => new PublicKey(given[name]);
 const { signature, slot } = given;
 const readable = { commitment: "confirmed", maxSupportedTransactionVersion: 0 };
 const mint = { mint: key("mint") };
+const filters = [{ dataSize: given.data_size }];
 const wallet = Keypair.generate();
 const lifetime = await connection.getLatestBlockhash();
 const transfer = SystemProgram.transfer({ fromPubkey: wallet.publicKey, toPubkey: key("owner"), lamports: 1 });
@@ -49,7 +57,7 @@ const calls = {
   getParsedTokenAccountsByOwner: () => connection.getParsedTokenAccountsByOwner(key("owner"), mint),
   getParsedTransaction: () => connection.getParsedTransaction(signature, readable),
   getParsedTransactions: () => connection.getParsedTransactions([signature], readable),
-  getProgramAccounts: () => connection.getProgramAccounts(key("program_id"), { filters: [{ dataSize: given.data_size }] }),
+  getProgramAccounts: () => connection.getProgramAccounts(key("program_id"), { filters }),
   getRecentPrioritizationFees: () => connection.getRecentPrioritizationFees(),
   getSignatureStatus: () => connection.getSignatureStatus(signature, { searchTransactionHistory: true }),
   getSignatureStatuses: () => connection.getSignatureStatuses([signature]),
