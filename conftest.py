@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.require", "tests.fixtures.postgres", "tests.fixtures.chain"]
+pytest_plugins = ["tests.fixtures.require", "tests.fixtures.postgres", "tests.fixtures.chain", "tests.fixtures.node"]
 
 
 @pytest.fixture(scope="session")

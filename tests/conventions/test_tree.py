@@ -1,6 +1,7 @@
 """What holds for every file of the tree, whoever wrote it."""
 
 import ast
+import json
 import re
 import subprocess
 import tomllib
@@ -80,6 +81,18 @@ def test_locks_hold_hashes_and_no_addresses(name: str) -> None:
     assert text.count("==") > 50
     for entry in re.split(r"\n(?=[a-z0-9])", text.split("make lock\n", 1)[1]):
         assert "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+def test_the_lock_of_npm_holds_hashes_and_no_addresses() -> None:
+    """Every package of the JavaScript clients is pinned, by version and hash; nothing says where it was found."""
+    folder = ROOT / "tests" / "clients"
+    text = (folder / "package-lock.json").read_text()
+    assert "://" not in text
+    packages = json.loads(text)["packages"]
+    direct = packages.pop("")["dependencies"]
+    assert direct == json.loads((folder / "package.json").read_text())["dependencies"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in direct.values())
+    assert [name for name, package in packages.items() if not package.get("integrity", "").startswith("sha512-")] == []
 
 
 def test_every_direct_dependency_is_locked() -> None:
