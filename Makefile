@@ -46,7 +46,8 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotat
         --custom-compile-command "make lock" pyproject.toml
 
 clean: ## Remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	    tests/clients/node_modules tests/clients/.installing
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 15); \
