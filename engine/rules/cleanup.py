@@ -100,7 +100,7 @@ def decide(candidate: Candidate, found: Session | Unreadable | None, *, clock_un
         clock_unix_s: the Clock sysvar's unix timestamp, read together with `found`.
         policy: the operator's wishes.
 
-    Source: PROGRAMS.md section 1, `cleanup_vault`: at or after expiry, by anyone.
+    Source: the program's `cleanup_vault`: at or after expiry, by anyone.
     """
     match found:
         case None:
