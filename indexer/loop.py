@@ -91,7 +91,12 @@ class Indexer:
     async def export(self) -> Exported:
         """Bring the lake up to the frontier. One export at a time; a stop waits for the one under way."""
         async with self._exporting:
-            return await asyncio.shield(asyncio.to_thread(self.lake.export))
+            work = asyncio.ensure_future(asyncio.to_thread(self.lake.export))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait({work})  # or the lake would be closed under it
+                raise
 
     async def beat(self, error: str | None = None) -> None:
         """Say in the database that we are alive, and how far the chain is."""
