@@ -75,11 +75,11 @@ def left_over(folder: Path) -> list[str]:
 
 
 @pytest.mark.timeout(240)
-def test_chain_postgres_and_lake_agree(tmp_path: Path) -> None:
+def test_chain_postgres_and_lake_agree(short_tmp_path: Path) -> None:
     """A short demo ends with exit 0, an empty list of mismatches, cleanups landed, and nothing left running."""
     arguments = ["--seed", "7", "--seconds", "15", "--history", "3", "--transactions", "1500", "--rate", "6"]
-    with running(tmp_path, *arguments) as process:
-        report = report_of(tmp_path, process)
+    with running(short_tmp_path, *arguments) as process:
+        report = report_of(short_tmp_path, process)
     assert report["localnet"]["transactions"] > 1_500
     assert report["postgres"]["transactions"] == report["localnet"]["transactions"]
     assert report["localnet"]["failed"] > 0
@@ -99,16 +99,16 @@ def test_chain_postgres_and_lake_agree(tmp_path: Path) -> None:
     assert report["engine"]["cleanups_landed"] > 0
     assert report["engine"]["cleanups_failed"] == 0
     assert report["lag_ms"]["transactions"] > 0
-    assert left_over(tmp_path) == []
+    assert left_over(short_tmp_path) == []
 
 
 @pytest.mark.timeout(300)
-def test_ten_kills_of_indexer_and_engine_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_ten_kills_of_indexer_and_engine_lose_and_double_nothing(short_tmp_path: Path) -> None:
     """kill -9 at ten random moments, from the backfill on: still no mismatch, and no session cleaned twice."""
     rng = random.Random(20_260_101)
     seconds = 40
     arguments = ["--seed", "11", "--seconds", str(seconds), "--history", "3", "--transactions", "3000", "--rate", "8"]
-    with running(tmp_path, *arguments) as process:
+    with running(short_tmp_path, *arguments) as process:
         deadline = time.monotonic() + 60
         while not (children(process, "index") and children(process, "engine")) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -123,22 +123,22 @@ def test_ten_kills_of_indexer_and_engine_lose_and_double_nothing(tmp_path: Path)
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
                 killed += 1
-        report = report_of(tmp_path, process)
+        report = report_of(short_tmp_path, process)
     assert killed == 10
     assert report["engine"]["cleanups_landed"] > 0
 
 
-def test_a_signal_stops_everything(tmp_path: Path) -> None:
+def test_a_signal_stops_everything(short_tmp_path: Path) -> None:
     """Ctrl-C in the middle leaves no process behind, neither ours nor PostgreSQL."""
-    with running(tmp_path, "--seconds", "60", "--history", "1", "--transactions", "200") as process:
+    with running(short_tmp_path, "--seconds", "60", "--history", "1", "--transactions", "200") as process:
         deadline = time.monotonic() + 60
         while not children(process, "dashboard") and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(2)
         process.send_signal(signal.SIGINT)
         process.wait(30)
-    assert not (tmp_path / "report.json").exists()
+    assert not (short_tmp_path / "report.json").exists()
     deadline = time.monotonic() + 5
-    while left_over(tmp_path) and time.monotonic() < deadline:
+    while left_over(short_tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert left_over(tmp_path) == []
+    assert left_over(short_tmp_path) == []
