@@ -92,10 +92,12 @@ async def _index(
             await check_chain(first, pool, programs)
         async with await connect(database.dsn) as owner:
             tables = {key: await ensure_tables(owner, program) for key, program in programs.items()}
-        lake = await asyncio.to_thread(Lake.open, database.for_role(INDEXER_ROLE), settings.lake_path)
-        stack.callback(lake.close)
         rpc = await stack.enter_async_context(Rpc(rpc_url))
-        indexer = Indexer(settings, rpc, pool, lake, programs, tables)
+        role = database.for_role(INDEXER_ROLE)
+        indexer = Indexer(settings, rpc, pool, lambda: Lake.open(role, settings.lake_path), programs, tables)
+        stack.callback(indexer.close)
+        # Once before anything else: a folder that cannot be written, or another writer, is told now.
+        await indexer.export()
         with CatchUp() as progress:
             if catch_up:
                 await indexer.catch_up(progress)

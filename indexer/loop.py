@@ -41,12 +41,13 @@ class Indexer:
     settings: IndexerSettings
     rpc: Rpc
     pool: Pool
-    lake: Lake
+    open_lake: Callable[[], Lake]
     programs: Programs
     tables: Mapping[bytes, ProgramTables]
     frontier: Frontier = field(init=False)
     accounts: Accounts = field(init=False)
     live: Live = field(init=False)
+    _lake: Lake | None = None
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -89,14 +90,35 @@ class Indexer:
             parts.create_task(self._keep("frontier", lambda: self._advance_on(progress)), name="frontier")
 
     async def export(self) -> Exported:
-        """Bring the lake up to the frontier. One export at a time; a stop waits for the one under way."""
+        """
+        Bring the lake up to the frontier. One export at a time; a stop waits for the one under way.
+
+        Raises:
+            RetryableError: the database went away. The lake is opened anew for the next export: its connections, and
+                with them its claim to be the only writer, do not come back by themselves.
+        """
         async with self._exporting:
-            work = asyncio.ensure_future(asyncio.to_thread(self.lake.export))
+            work = asyncio.ensure_future(asyncio.to_thread(self._export_once))
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
-                await asyncio.wait({work})  # or the lake would be closed under it
+                await asyncio.wait({work})
                 raise
+
+    def _export_once(self) -> Exported:
+        if self._lake is None:
+            self._lake = self.open_lake()
+        try:
+            return self._lake.export()
+        except RetryableError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the lake; nothing may be exporting."""
+        if self._lake is not None:
+            lake, self._lake = self._lake, None
+            lake.close()
 
     async def beat(self, error: str | None = None) -> None:
         """Say in the database that we are alive, and how far the chain is."""
