@@ -9,6 +9,7 @@ Sync, because DuckDB is: call it with asyncio.to_thread. A first export of 30 da
 """
 
 import contextlib
+import ctypes
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class Lake:
         self._lock = lock
         self._merge_every = merge_every
         self._exports = 0
+        self._abandoned = False
 
     @classmethod
     def open(cls, dsn: str, data_path: Path, *, merge_every: int = MERGE_EVERY) -> "Lake":
@@ -135,7 +137,8 @@ class Lake:
             frontier_slot: no further than this; the proven frontiers in Postgres bound it in any case.
 
         Raises:
-            RetryableError: the database went away; nothing was committed, or all of it.
+            RetryableError: the database went away; nothing was committed, or all of it. Close this lake and open it
+                again.
         """
         started = time.monotonic()
         try:
@@ -151,7 +154,9 @@ class Lake:
                 self._exports += 1
                 if self._exports % self._merge_every == 0:
                     self.merge()
-        except (duckdb.IOException, duckdb.TransactionException, psycopg.OperationalError) as error:
+        except (duckdb.Error, psycopg.OperationalError) as error:
+            # A connection that is cut inside DuckDB comes out as nearly any of its errors, BinderException too.
+            self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
             raise RetryableError(f"the lake was not exported: {first_line(error)}") from error
         return Exported(exported.rows, exported.watermarks, exported.late, time.monotonic() - started)
 
@@ -164,8 +169,16 @@ class Lake:
             self._duck.execute(f"CALL {procedure}('lake', older_than => now() - INTERVAL {quote_text(GRACE)})")
 
     def close(self) -> None:
-        """Let go of the lake."""
-        self._duck.close()
+        """
+        Let go of the lake.
+
+        A DuckDB that has given itself up, as it does when its catalog's connection is cut at the wrong moment, aborts
+        the process when it is destroyed. Such a one is kept, never to be used again, until the process ends.
+        """
+        if self._abandoned:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._duck))
+        else:
+            self._duck.close()
         self._lock.close()
 
     def __enter__(self) -> Self:

@@ -40,12 +40,12 @@ def command(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[st
 
 
 @pytest.fixture
-def rpc_url() -> Iterator[str]:
-    """Give the url of a chain with busy users."""
-    with command("localnet", "--rpc-port", "0", "--ws-port", "0", *LOCALNET) as chain:
-        assert chain.stdout is not None
-        ready: dict[str, Any] = json.loads(chain.stdout.readline())
-        yield ready["rpc_url"]
+def chain() -> Iterator[dict[str, str]]:
+    """Give the settings that lead to a chain with busy users."""
+    with command("localnet", "--rpc-port", "0", "--ws-port", "0", *LOCALNET) as localnet:
+        assert localnet.stdout is not None
+        ready: dict[str, Any] = json.loads(localnet.stdout.readline())
+        yield {"CAPSTAN_RPC_URL": ready["rpc_url"], "CAPSTAN_WS_URL": ready["ws_url"]}
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -63,9 +63,9 @@ def exported(dsn: str) -> int:
 
 
 @pytest.mark.timeout(170)
-def test_connections_that_are_cut_cost_nothing(database: Database, rpc_url: str, tmp_path: Path) -> None:
+def test_connections_that_are_cut_cost_nothing(database: Database, chain: dict[str, str], tmp_path: Path) -> None:
     """After a failover of the database both stores go on, and hold everything."""
-    settings = {"CAPSTAN_RPC_URL": rpc_url, "DATABASE_URL": database.dsn, "CAPSTAN_LAKE": str(tmp_path / "lake")}
+    settings = {**chain, "DATABASE_URL": database.dsn, "CAPSTAN_LAKE": str(tmp_path / "lake")}
     with command("index", "--export-interval", "0.5", **settings):
         for _ in range(2):
             before = exported(database.dsn)
@@ -91,9 +91,9 @@ def test_connections_that_are_cut_cost_nothing(database: Database, rpc_url: str,
     assert dict(read_lake(database.dsn).events) == hot
 
 
-def test_a_second_writer_of_one_lake_is_told(database: Database, rpc_url: str, tmp_path: Path) -> None:
+def test_a_second_writer_of_one_lake_is_told(database: Database, chain: dict[str, str], tmp_path: Path) -> None:
     """Two indexers on one lake would abort each other for ever; the second says so and leaves."""
-    settings = {"CAPSTAN_RPC_URL": rpc_url, "DATABASE_URL": database.dsn, "CAPSTAN_LAKE": str(tmp_path / "lake")}
+    settings = {**chain, "DATABASE_URL": database.dsn, "CAPSTAN_LAKE": str(tmp_path / "lake")}
     with command("index", "--export-interval", "0.5", **settings):
         wait_until(lambda: exported(database.dsn) > 0, "the first export")
         second = subprocess.run(
