@@ -77,7 +77,7 @@ class PricePath:
         return feed.about * math.exp(feed.wildness * noise + self._crash(feed, unix_time))
 
     def quote(self, feed: Feed, unix_time: int) -> tuple[int, int]:
-        """Return price and confidence as the oracle publishes them, 10**EXPONENT USDT; `update` has more, and costs it."""
+        """Return price and confidence as published, in 10**EXPONENT USDT; `update` has more, and costs it."""
         price = self.price(feed, unix_time)
         return int(price * SCALE), int(price * self._conf_bps(feed, unix_time) / 10_000 * SCALE)
 

@@ -61,8 +61,8 @@ class Act:
         instructions: in order.
         signers: the first one pays the fee.
         refusal: the program's error that it should meet, by name; None where it should land.
-        absent: sent only while this account does not exist; None where that does not matter.
-        present: sent only while this account exists; None where that does not matter.
+        absent: sent only while this account has no data; None where that does not matter.
+        present: sent only while this account has data; None where that does not matter.
         choice: makes the instructions at the moment of the act, from what there is to see; None where they are known.
         feeds: whose prices the program will ask for.
         likely: whether it is expected to be sent. Somebody who only looks whether there is something to do is not.

@@ -1,5 +1,5 @@
 """
-The users of `collateral_vault` alone: tokens in and, after the time lock, out; and the admin who pauses it now and then.
+The users of `collateral_vault` alone: tokens in, and out after the time lock; and the admin who pauses it at times.
 
 About one transaction in ten is a mistake: too early, too much, nothing at all, or at once where a delay is asked for.
 """

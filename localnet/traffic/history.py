@@ -106,14 +106,12 @@ def play_history(
     """
     started = time.perf_counter()
     stage = _Past(chain, begin=begin, slot_ms=slot_ms, prices=prices)
-    number = 0
-    for act, life in _in_order(acts, Queue() if queue is None else queue, end):
+    for number, (act, life) in enumerate(_in_order(acts, Queue() if queue is None else queue, end)):
         outcome = stage.run(act)
         if life is not None and queue is not None:
             queue.tell(life, outcome)
         if number % 256 == 0:
             told(stage.landed)
-        number += 1
     last = stage.slot_at(end)
     if last > chain.slot:
         chain.open_slot(last, int(end))

@@ -191,7 +191,7 @@ class _Position:
         return choose
 
     def _watch(self, liquidator: Wallet, *, hasty: bool, part: float) -> Choice:
-        """Return a look at the position: the right liquidation where there is one; the hasty try where there is none."""
+        """Return a look at the position: the right liquidation, where there is one; the hasty try anyway."""
 
         def choose(sight: Sight) -> Sequence[Instruction]:
             position = read_exposure(sight.data(self._address))
@@ -203,13 +203,15 @@ class _Position:
             if verdict is None and not hasty:
                 return ()
             owner = self._person.wallet.address
-            known = {
-                "symbol": self._feed.symbol, "price_update": self._price_update, "mint": self._person.treasury.mint,
-            }  # fmt: skip
+            symbol, mint, update = self._feed.symbol, self._person.treasury.mint, self._price_update
             if verdict == "full":
-                return [client.liquidate_full(liquidator.address, owner, **known)]
+                return [client.liquidate_full(liquidator.address, owner, symbol=symbol, price_update=update, mint=mint)]
             size = max(1, int(position.size * part))
-            return [client.liquidate_partial(liquidator.address, owner, **known, size=size)]
+            return [
+                client.liquidate_partial(
+                    liquidator.address, owner, symbol=symbol, price_update=update, mint=mint, size=size
+                )
+            ]
 
         return choose
 

@@ -2,8 +2,8 @@
 Who writes prices: the accounts of the oracle, from the path, or as somebody has set them.
 
 Live, every feed is written in every slot. In a history a feed is written in the slots in which a transaction uses it,
-and in no other: nobody can tell the difference afterwards (a reader sees an account's newest state, never its past), and
-three writes in each of its slots would be most of what a history of other programs costs.
+and in no other: nobody can tell the difference afterwards, for a reader sees the newest state of an account and never
+its past, and three writes in each slot are dear where most slots are other programs'.
 """
 
 from collections.abc import Sequence

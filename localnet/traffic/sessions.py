@@ -58,7 +58,7 @@ class SessionCast:
         """Return nothing: sessions need lamports alone."""
         return ()
 
-    def founding(self, span: Span) -> Life | None:
+    def founding(self, span: Span) -> Life | None:  # noqa: ARG002  # others plan by it
         """Return nothing: the program has no settings."""
         return None
 

@@ -54,7 +54,7 @@ class Treasury:
         return [(self.mint, _token_state(mint)), (self._faucet_tokens, _token_state(tokens))]
 
     def settle(self) -> Instruction:
-        """Return what makes the collateral program usable, once: this mint, this delay, and one program that may call."""
+        """Return what makes the collateral program usable: its mint, its delay, and the one program that may call."""
         return vaults.initialize_vault_authority(
             self.admin.address,
             mint=self.mint,
