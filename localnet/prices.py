@@ -8,6 +8,7 @@ window to recover. Prices revert in the long run: a market does not wander off w
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,9 +21,10 @@ from localnet.oracle import PriceUpdate
 EXPONENT = -8
 SCALE = 10**-EXPONENT
 WINDOW_S = 7_200
-EMA_STEPS_S = (0, 120, 300, 600, 1_200, 2_400)
+EMA_STEPS_S = (60, 600, 2_400)
 """How far back the moving average looks; later ones weigh less."""
 CALM_CONF_BPS, CRASH_CONF_BPS = 1.6, 45.0
+FOUR = struct.Struct("<4I")
 CRASH_SHARE, TREND_SHARE = 0.06, 0.30
 
 Temper = Literal["calm", "trend", "crash"]
@@ -84,8 +86,8 @@ class PricePath:
     def update(self, feed: Feed, unix_time: int, *, slot: int) -> PriceUpdate:
         """Return what the oracle publishes at `unix_time`, in the slot `slot`."""
         price, conf = self.quote(feed, unix_time)
-        weights = [1 / (1 + step) for step in range(len(EMA_STEPS_S))]
-        pasts = (self.price(feed, unix_time - step) for step in EMA_STEPS_S)
+        pasts = [price / SCALE, *(self.price(feed, unix_time - step) for step in EMA_STEPS_S)]
+        weights = [1 / (1 + age) for age in range(len(pasts))]
         ema = sum(weight * past for weight, past in zip(weights, pasts, strict=True)) / sum(weights)
         return PriceUpdate(
             feed_id=feed.feed_id,
@@ -102,7 +104,8 @@ class PricePath:
     def _trend(self, feed: Feed, unix_time: float) -> float:
         """Return how far trends have carried the price: towards another level in each window that is one."""
         number, part = divmod(unix_time / WINDOW_S, 1)
-        here, there = (self._level(feed, int(number) + step) for step in (0, 1))
+        whole = int(number)
+        here, there = self._level(feed, whole), self._level(feed, whole + 1)
         return here + (there - here) * _eased(part)
 
     def _level(self, feed: Feed, number: int) -> float:
@@ -132,13 +135,14 @@ class PricePath:
     def _smooth(self, feed: Feed, name: str, unix_time: float, length_s: float) -> float:
         """Return noise between draws that are `length_s` apart, about -2 to 2."""
         number, part = divmod(unix_time / length_s, 1)
-        here, there = (self._draw(feed.symbol, name, int(number) + step) for step in (0, 1))
+        whole = int(number)
+        here, there = self._draw(feed.symbol, name, whole), self._draw(feed.symbol, name, whole + 1)
         return here + (there - here) * _eased(part)
 
     def _drawn(self, symbol: str, name: str, number: int) -> float:
         """Return about a standard normal draw: a sum of four even ones, which is cheap and never far out."""
         digest = sha256(f"{self.seed}/{symbol}/{name}/{number}".encode()).digest()
-        even = sum(int.from_bytes(digest[at : at + 4], "little") for at in (0, 4, 8, 12)) / 2**32
+        even = sum(FOUR.unpack_from(digest)) / 2**32
         return (even - 2.0) * math.sqrt(3.0)
 
     def _window_drawn(self, symbol: str, number: int) -> Window:

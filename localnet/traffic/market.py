@@ -21,7 +21,7 @@ from localnet.clients import liquidation_engine as client
 from localnet.prices import FEEDS, Feed
 from localnet.traffic.act import Act, Choice, Life, Sight, Span, Wallet
 from localnet.traffic.collateral import founding_time
-from localnet.traffic.margin import UNIT, judge, maintenance_bps, read_exposure
+from localnet.traffic.margin import UNIT, Exposure, judge, maintenance_bps, read_exposure
 from localnet.traffic.person import Person, Telling
 from localnet.traffic.price_board import PRICE_ACCOUNTS
 from localnet.traffic.rhythm import chance, draw_amount
@@ -126,6 +126,8 @@ class _Position:
         self._price_update = PRICE_ACCOUNTS[self._feed.symbol]
         self._wish = _draw_wish(rng, self._feed, live=person.span.live)
         self._gone = False
+        # What was read last, and from which bytes: those who look often mostly see what they have seen before.
+        self._seen: tuple[bytes, Exposure | None] = (b"", None)
 
     def open(self) -> Telling:
         """Open it, at the second attempt if the first was a mistake; False where it does not come about."""
@@ -148,7 +150,7 @@ class _Position:
         until = person.now + (rng.uniform(15, 150) if live else min(HOLD_S_MAX, rng.lognormvariate(8.8, 1.0)))
         top_up_at = person.now + rng.random() * (until - person.now) if rng.random() < 0.4 else math.inf
         while person.now < until and not self._gone:
-            pause = rng.uniform(6, 20) if live else rng.uniform(200, 900)
+            pause = rng.uniform(6, 20) if live else rng.uniform(300, 1_200)
             if person.now < top_up_at <= person.now + pause:
                 top_up = _top_up(person, self._feed.symbol, rng.uniform(0.1, 0.6))
                 yield from person.do(top_up_at - person.now, choice=top_up, present=self._address)
@@ -165,6 +167,11 @@ class _Position:
             person.wallet.address, symbol=self._feed.symbol, price_update=self._price_update, mint=person.treasury.mint
         )
         yield from person.do(person.rng.uniform(0.5, 5), closing, feeds=(self._feed,), present=self._address)
+
+    def _read(self, data: bytes) -> Exposure | None:
+        if self._seen[0] != data:
+            self._seen = (data, read_exposure(data))
+        return self._seen[1]
 
     def _choose_open(self, mistake: str) -> Choice:
         wish, person, feed = self._wish, self._person, self._feed
@@ -194,7 +201,7 @@ class _Position:
         """Return a look at the position: the right liquidation, where there is one; the hasty try anyway."""
 
         def choose(sight: Sight) -> Sequence[Instruction]:
-            position = read_exposure(sight.data(self._address))
+            position = self._read(sight.data(self._address))
             if position is None:
                 self._gone = True
                 return ()
