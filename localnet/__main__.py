@@ -12,7 +12,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -34,13 +34,10 @@ from localnet.settings import LocalnetSettings
 from localnet.steering import SteeringMethods
 from localnet.traffic.history import Seeded, Told, seed_history, unheard
 from localnet.traffic.live import LiveTraffic
-from localnet.traffic.schedule import Company
-from localnet.traffic.sessions import SessionCast
+from localnet.traffic.mix import gather
+from localnet.traffic.price_board import PriceBoard
 
 SEED_MAX = 2**31
-TRANSACTIONS_PER_PARENT = 50
-PARENTS_MIN = 8
-PARENTS_MAX = 400
 
 
 def localnet(
@@ -66,6 +63,12 @@ def localnet(
     rate: Annotated[
         float | None,
         typer.Option(help="Live transactions a second, on average; 0 for none (default 3).", show_default=False),
+    ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            help="Which users, and how much of each (default sessions=7,collateral=1,market=2).", show_default=False
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides keys, amounts and times (default: drawn anew).", show_default=False)
@@ -105,6 +108,7 @@ def localnet(
         history=history,
         transactions=transactions,
         rate=rate,
+        mix=mix,
         seed=seed,
         start_time=start_time,
         slot_ms=slot_ms,
@@ -127,9 +131,16 @@ def _run(settings: LocalnetSettings, *, json: bool) -> None:
     else:
         chain, notes = resumed
         _refuse_another_chain(settings, chain)
-    live, faults = _Live(), Faults()
+    prices = PriceBoard(chain)
+    live, faults = _Live(prices), Faults()
     control = ControlMethods(chain, stop_traffic=live.stop)
-    steering = SteeringMethods(chain, faults, slot_ms=settings.slot_ms, on_slot=lambda: live.on_slot(settings.slot_ms))
+    steering = SteeringMethods(
+        chain,
+        faults,
+        slot_ms=settings.slot_ms,
+        on_slot=lambda: live.on_slot(settings.slot_ms),
+        on_price=prices.hold,
+    )
     server = Server(
         chain,
         {**control.methods(), **steering.methods()} if settings.control else None,
@@ -143,16 +154,16 @@ def _run(settings: LocalnetSettings, *, json: bool) -> None:
     seeded = Seeded(0, 0, 0.0)
     if notes is not None:
         live.first_life = notes.next_life
-        live.traffic = _go_on(chain, settings, notes)
+        live.traffic = _go_on(chain, settings, notes, prices)
     elif settings.traffic:
-        seeded, live.first_life, live.traffic = _populate(chain, settings)
+        seeded, live.first_life, live.traffic = _populate(chain, settings, prices)
     if settings.control:
         control.census(None)  # reads the history now, not in the middle of a live slot
     # A history is a million objects that live until the end: the collector need not look at them in every slot.
     gc.freeze()
     asyncio.run(_serve(server, lambda: _announce(chain, urls, seeded, settings.ledger, json=json)))
     if folder is not None:
-        begun = notes or Notes(settings.start_time is None, settings.traffic, settings.transactions, 0)
+        begun = notes or Notes(settings.start_time is None, settings.traffic, settings.transactions, 0, settings.mix)
         folder.save(chain, msgspec.structs.replace(begun, next_life=live.lives()))
         folder.close()
 
@@ -184,9 +195,10 @@ def _refuse_another_chain(settings: LocalnetSettings, chain: Chain) -> None:
 
 
 class _Live:
-    """The place of the live traffic, which begins only when the server is already known."""
+    """The place of the live traffic, which begins only when the server is already known, and of live prices."""
 
-    def __init__(self) -> None:
+    def __init__(self, prices: PriceBoard) -> None:
+        self.prices = prices
         self.traffic: LiveTraffic | None = None
         self.first_life = 0
 
@@ -195,6 +207,7 @@ class _Live:
         return self.first_life if self.traffic is None else self.traffic.lives
 
     def on_slot(self, slot_ms: int) -> None:
+        self.prices.write()
         if self.traffic is not None:
             self.traffic.on_slot(slot_ms)
 
@@ -203,10 +216,10 @@ class _Live:
             self.traffic.stop()
 
 
-def _populate(chain: Chain, settings: LocalnetSettings) -> tuple[Seeded, int, LiveTraffic | None]:
+def _populate(chain: Chain, settings: LocalnetSettings, prices: PriceBoard) -> tuple[Seeded, int, LiveTraffic | None]:
     """Play the history; return what it came to, how many lives it told, and the users who go on from there."""
     seed = chain.seed
-    companies = _companies(settings.transactions, seed)
+    companies = gather(settings.mix, seed=seed, transactions=settings.transactions)
     transactions = settings.transactions if settings.history_s else 0
     with _progress(transactions) as (planned, played):
         plan, seeded = seed_history(
@@ -216,6 +229,7 @@ def _populate(chain: Chain, settings: LocalnetSettings) -> tuple[Seeded, int, Li
             end=chain.unix_time + settings.history_s,
             transactions=transactions,
             slot_ms=settings.slot_ms,
+            prices=prices,
             planned=planned,
             played=played,
         )
@@ -223,23 +237,29 @@ def _populate(chain: Chain, settings: LocalnetSettings) -> tuple[Seeded, int, Li
         _catch_up(chain, settings.slot_ms)
     if not settings.rate:
         return seeded, plan.lives, None
-    live = LiveTraffic(chain, companies, seed=seed, rate_tps=settings.rate, first_life=plan.lives, later=plan.later)
+    live = LiveTraffic(
+        chain,
+        companies,
+        seed=seed,
+        rate_tps=settings.rate,
+        first_life=plan.lives,
+        later=plan.later,
+        queue=plan.queue,
+        prices=prices,
+    )
     return seeded, plan.lives, live
 
 
-def _go_on(chain: Chain, settings: LocalnetSettings, notes: Notes) -> LiveTraffic | None:
+def _go_on(chain: Chain, settings: LocalnetSettings, notes: Notes, prices: PriceBoard) -> LiveTraffic | None:
     """Return new users for a resumed chain; those of before the stop do not come back."""
     if notes.wall_clock:
         _catch_up(chain, settings.slot_ms)
     if not settings.traffic or not settings.rate or not notes.populated:
         return None
-    companies = _companies(notes.transactions, chain.seed)
-    return LiveTraffic(chain, companies, seed=chain.seed, rate_tps=settings.rate, first_life=notes.next_life)
-
-
-def _companies(transactions: int, seed: int) -> Sequence[Company]:
-    parents = max(PARENTS_MIN, min(PARENTS_MAX, transactions // TRANSACTIONS_PER_PARENT))
-    return [Company(SessionCast(seed=seed, parents=parents))]
+    companies = gather(notes.mix, seed=chain.seed, transactions=notes.transactions)
+    return LiveTraffic(
+        chain, companies, seed=chain.seed, rate_tps=settings.rate, first_life=notes.next_life, prices=prices
+    )
 
 
 def _catch_up(chain: Chain, slot_ms: int) -> None:

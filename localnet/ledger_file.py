@@ -48,12 +48,14 @@ class Notes(msgspec.Struct, frozen=True):
         populated: it has users.
         transactions: how many its history was asked to have; decides how many users there are.
         next_life: number of the first user who has not acted yet.
+        mix: which users act; a chain saved before there was a choice had sessions alone.
     """
 
     wall_clock: bool
     populated: bool
     transactions: int
     next_life: int
+    mix: str = "sessions=1"
 
 
 class _Transaction(msgspec.Struct, array_like=True):

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.errors import SettingsError
+from localnet.traffic.mix import DEFAULT_MIX, read_mix
 
 DAY_S = 86_400
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -25,6 +26,7 @@ class LocalnetSettings(BaseSettings):
         history: days of past before the present; 0 for none.
         transactions: how many the history has, at least.
         rate: live transactions a second, on average; 0 for a chain that stands still after its history.
+        mix: which users act and how much of each, as `localnet.traffic.mix` reads it.
         seed: decides keys, amounts and times; None draws one.
         start_time: unix seconds of the chain's first slot; None puts the end of the history at the present.
         slot_ms: length of a slot, milliseconds.
@@ -42,6 +44,7 @@ class LocalnetSettings(BaseSettings):
     history: Annotated[float, Field(ge=0, le=3_650)] = 30.0
     transactions: Annotated[int, Field(ge=0, le=10_000_000)] = 20_000
     rate: Annotated[float, Field(ge=0, le=1_000)] = 3.0
+    mix: str = DEFAULT_MIX
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     start_time: Annotated[int, Field(ge=0, lt=2**40)] | None = None
     slot_ms: Annotated[int, Field(ge=10, le=60_000)] = 400
@@ -69,6 +72,7 @@ class LocalnetSettings(BaseSettings):
                 f"finalized_distance {settings.finalized_distance} is below confirmed_distance "
                 f"{settings.confirmed_distance}: a slot is confirmed before it is finalized"
             )
+        read_mix(settings.mix)
         return settings
 
     @property

@@ -7,6 +7,7 @@ base units of the program's mint, which has 6 decimals.
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ TOKEN_PROGRAM_ID = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5
 ASSOCIATED_TOKEN_PROGRAM_ID = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 DECIMALS = 6
 AUTHORIZED_PROGRAMS_MAX = 10
+ADDRESSES_KEPT = 4_096
+"""A derived address costs hashes, and callers ask for the same ones over and over."""
 VAULT_BYTES = 129
 AUTHORITY_BYTES = 406
 """The settings at their largest; with fewer programs the fields move forward and zeros follow."""
@@ -77,11 +80,13 @@ AUTHORITY_DISCRIMINATOR = discriminator("account", "VaultAuthority")
 REQUEST_DISCRIMINATOR = discriminator("account", "WithdrawRequest")
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def find_vault(owner: Pubkey, program_id: Pubkey = PROGRAM_ID) -> Pubkey:
     """Return the address of the owner's vault."""
     return Pubkey.find_program_address([b"vault", bytes(owner)], program_id)[0]
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def find_vault_authority(program_id: Pubkey = PROGRAM_ID) -> Pubkey:
     """Return the address of the program's settings."""
     return Pubkey.find_program_address([b"vault_authority"], program_id)[0]
@@ -92,11 +97,13 @@ def find_withdraw_request(vault: Pubkey, request_id: int, program_id: Pubkey = P
     return Pubkey.find_program_address([b"withdraw", bytes(vault), request_id.to_bytes(8, "little")], program_id)[0]
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def find_caller_authority(caller_program: Pubkey) -> Pubkey:
     """Return the PDA by which an authorised program signs its calls."""
     return Pubkey.find_program_address([b"cpi_authority"], caller_program)[0]
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def find_token_account(wallet: Pubkey, mint: Pubkey) -> Pubkey:
     """Return the address of the wallet's associated token account; a vault is a wallet, too."""
     seeds = [bytes(wallet), bytes(TOKEN_PROGRAM_ID), bytes(mint)]

@@ -8,6 +8,7 @@ Independent of the IDL and of `indexer.chain` on purpose: what they read is comp
 import re
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ from solders.system_program import ID as SYSTEM_PROGRAM_ID
 from localnet.clients import collateral_vault
 
 PROGRAM_ID = Pubkey.from_string("HCJaVaM9GEH4nYoX6UquxWXroXJyjSLp2LLKCa1gg5NJ")
+ADDRESSES_KEPT = 4_096
+"""A derived address costs hashes, and callers ask for the same ones over and over."""
 SYMBOL_BYTES_MAX = 16
 MARKET_BYTES = 74
 POSITION_BYTES = 98
@@ -106,16 +109,19 @@ def find_position(owner: Pubkey, symbol: str, program_id: Pubkey = PROGRAM_ID) -
     return Pubkey.find_program_address([b"position", bytes(owner), symbol.encode()], program_id)[0]
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def find_market(symbol: str, program_id: Pubkey = PROGRAM_ID) -> Pubkey:
     """Return the address of a symbol's market."""
     return Pubkey.find_program_address([b"market", symbol.encode()], program_id)[0]
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def find_fund(program_id: Pubkey = PROGRAM_ID) -> Pubkey:
     """Return the address of the insurance fund."""
     return Pubkey.find_program_address([b"insurance_fund"], program_id)[0]
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def find_event_authority(program_id: Pubkey = PROGRAM_ID) -> Pubkey:
     """Return the PDA that signs the program's events."""
     return Pubkey.find_program_address([b"__event_authority"], program_id)[0]

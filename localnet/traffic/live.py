@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from localnet.chain import Chain
 from localnet.traffic.act import Act, Life, Outcome, Span
+from localnet.traffic.price_board import PriceBoard
 from localnet.traffic.rhythm import chance
-from localnet.traffic.schedule import Company, Queue, draw_cast, mean_acts
+from localnet.traffic.schedule import Company, Queue, draw_cast, found, mean_acts
+from localnet.traffic.sight import ChainSight
 
 HEAD_START_S = 15.0
 """People who would have come in the last seconds come all at once at first: otherwise it is quiet for a minute."""
@@ -29,6 +31,8 @@ class LiveTraffic:
         rate_tps: transactions a second, on average.
         first_life: number of the first new life; those below belong to the history.
         later: what the history's lives still want to do, sorted by time.
+        queue: the history's lives that react to the chain, which go on.
+        prices: who writes prices; needed where a cast asks for any.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class LiveTraffic:
         rate_tps: float,
         first_life: int = 0,
         later: Sequence[Act] = (),
+        queue: Queue | None = None,
+        prices: PriceBoard | None = None,
     ) -> None:
         self._chain = chain
         self._companies = companies
@@ -47,9 +53,12 @@ class LiveTraffic:
         self._rng = chance(seed, "live")
         self._next_life = first_life
         self._later = [(act.at, number, act) for number, act in enumerate(later)]
-        self._queue = Queue()
         begin = float(chain.unix_time)
         self._span = Span(begin=begin, end=begin, live=True)
+        self._prices = prices
+        self._sight = ChainSight(chain, prices)
+        self._queue = Queue() if queue is None else queue
+        found(companies, self._queue, self._span)
         self._rate_tps = rate_tps
         self._ran_s = 0.0
         self._gap_s = mean_acts(companies, seed=seed, span=self._span) / rate_tps
@@ -110,9 +119,13 @@ class LiveTraffic:
 
     def _run(self, act: Act) -> Outcome:
         chain = self._chain
-        if act.absent is not None and chain.holds(act.absent):
+        self._sight.unix_time = chain.unix_time
+        chosen = act.chosen(self._sight)
+        if chosen is None:
             return Outcome(landed=False, unix_time=chain.unix_time)
+        if chosen.feeds and self._prices is not None:
+            self._prices.write(chosen.feeds)
         # As wallets do: a fork that drops the newest blocks need not drop what carries an older hash.
-        executed = chain.execute(act.signed(chain.blockhash_at("finalized")), verified=True)
+        executed = chain.execute(chosen.signed(chain.blockhash_at("finalized")), verified=True)
         self.transactions += executed.landed
         return Outcome(landed=executed.err is None, unix_time=chain.unix_time)

@@ -14,6 +14,7 @@ from solders.instruction import Instruction
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
+from localnet.accounts import AccountState
 from localnet.clients import ephemeral_vault as client
 from localnet.traffic.act import Act, Life, Outcome, Span, Wallet
 from localnet.traffic.rhythm import chance, draw_amount
@@ -40,7 +41,8 @@ class SessionCast:
         keepers: how many wallets clean up expired vaults in a history.
     """
 
-    name = "ephemeral_vault"
+    name = "sessions"
+    reacts = False
 
     def __init__(self, *, seed: int, parents: int = 400, keepers: int = 5) -> None:
         self._seed = seed
@@ -51,6 +53,14 @@ class SessionCast:
         """Return the wallets that must be filled first, in lamports. Ephemeral wallets are filled by their parents."""
         parents = [(parent.address, PARENT_PURSE) for parent in self._parents]
         return parents + [(keeper.address, KEEPER_PURSE) for keeper in self._keepers]
+
+    def furniture(self) -> Sequence[tuple[Pubkey, AccountState]]:
+        """Return nothing: sessions need lamports alone."""
+        return ()
+
+    def founding(self, span: Span) -> Life | None:  # noqa: ARG002  # others plan by it
+        """Return nothing: the program has no settings."""
+        return None
 
     def life(self, index: int, *, at: float, span: Span) -> Life:
         """Tell life `index`: one pair of wallets, one session or several, none before `at` (unix seconds)."""
