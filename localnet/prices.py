@@ -142,7 +142,7 @@ class PricePath:
     def _drawn(self, symbol: str, name: str, number: int) -> float:
         """Return about a standard normal draw: a sum of four even ones, which is cheap and never far out."""
         digest = sha256(f"{self.seed}/{symbol}/{name}/{number}".encode()).digest()
-        even = sum(FOUR.unpack_from(digest)) / 2**32
+        even: float = sum(FOUR.unpack_from(digest)) / 2**32
         return (even - 2.0) * math.sqrt(3.0)
 
     def _window_drawn(self, symbol: str, number: int) -> Window:
