@@ -67,7 +67,7 @@ def localnet(
     mix: Annotated[
         str | None,
         typer.Option(
-            help="Which users, and how much of each (default sessions=7,collateral=1,market=2).", show_default=False
+            help="Which users, and how much of each (default sessions=9,collateral=1,market=2).", show_default=False
         ),
     ] = None,
     seed: Annotated[

@@ -1,5 +1,5 @@
 """
-Which casts act on a chain, and how much of each: read from text such as `sessions=7,collateral=1,market=2`.
+Which casts act on a chain, and how much of each: read from text such as `sessions=9,collateral=1,market=2`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from localnet.traffic.market import MarketCast
 from localnet.traffic.schedule import Company
 from localnet.traffic.sessions import SessionCast
 
-DEFAULT_MIX = "sessions=7,collateral=1,market=2"
+DEFAULT_MIX = "sessions=9,collateral=1,market=2"
 TRANSACTIONS_PER_PARENT = 50
 PARENTS_MIN = 8
 PARENTS_MAX = 400
