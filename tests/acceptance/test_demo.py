@@ -16,8 +16,7 @@ import pytest
 
 COMMAND = [sys.executable, "-m", "capstan", "demo", "--headless"]
 # Shorter slots than a cluster's: finality is 32 of them away, and these tests wait for it.
-# The users are those of the program that the demo follows.
-FAST_CHAIN = {"CAPSTAN_LOCALNET_SLOT_MS": "150", "CAPSTAN_LOCALNET_MIX": "sessions=1"}
+FAST_CHAIN = {"CAPSTAN_LOCALNET_SLOT_MS": "150"}
 
 
 @contextmanager
