@@ -81,7 +81,7 @@ def refused(*arguments: str, **environment: str) -> tuple[int, str]:
 
 def test_it_prints_one_json_line_answers_and_stops_on_sigterm(start: Start) -> None:
     """A script reads the urls, uses them, and ends the chain without a complaint."""
-    process = start(*SMALL, "--control", "--mix", "sessions=1")
+    process = start(*SMALL, "--control")
     told = ready(process)
     assert call(told, "getGenesisHash")["result"] == told["genesis_hash"]
     assert told["ws_url"].startswith("ws://127.0.0.1:")
@@ -147,7 +147,7 @@ def test_the_history_ends_at_the_present(start: Start) -> None:
 
 def test_seed_and_start_time_decide_the_whole_history(start: Start) -> None:
     """Two processes agree on every signature; the seed may come from the environment, and a flag wins over it."""
-    fixed = (*SMALL, "--rate", "0", "--control", "--start-time", "1750032000", "--mix", "sessions=1")
+    fixed = (*SMALL, "--rate", "0", "--control", "--start-time", "1750032000")
     first, second = start(*fixed, "--seed", "7"), start(*fixed, "--seed", "7", CAPSTAN_LOCALNET_SEED="8")
     third = start(*fixed, CAPSTAN_LOCALNET_SEED="8")
     one, two, other = ready(first), ready(second), ready(third)
