@@ -32,7 +32,7 @@ from indexer.store.typed import OWN_COLUMNS
 
 # How often a reader without a lake looks whether there is one.
 LAKE_RETRY_S = 3.0
-TRIES_MAX = 3
+TRIES_MAX = 5
 
 VIEW_LINE = re.compile(r"^-- view: ([a-z][a-z0-9_]*)$", re.MULTILINE)
 
@@ -145,13 +145,15 @@ class Reader:
             except _OtherShape as other:
                 self._make_views(other.shape)
             except duckdb.CatalogException as error:
-                raise RetryableError(f"not indexed yet: {_first_line(error)}") from error
+                # Another thread may just have made the views anew, of tables that this snapshot is too old for.
+                problem = error
             except (duckdb.IOException, duckdb.InternalException, duckdb.ConnectionException) as error:
                 # The server restarted, or DuckDB gave this instance up: a new one reads on.
                 problem = error
                 with self._lock:
                     self._disconnect()
-        raise RetryableError(f"the database does not answer: {_first_line(problem)}") from problem
+        what = "not indexed yet" if isinstance(problem, duckdb.CatalogException) else "the database does not answer"
+        raise RetryableError(f"{what}: {_first_line(problem)}") from problem
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
