@@ -6,7 +6,7 @@ connection, and the writable accounts of each seen transaction are fetched again
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from indexer.chain.codec import DecodeError
 from indexer.chain.events import Problem
@@ -32,7 +32,6 @@ class Accounts:
     programs: Programs
     tables: Mapping[bytes, ProgramTables]
     commitment: str = "confirmed"
-    unreadable: set[bytes] = field(default_factory=set)
 
     async def snapshot(self) -> int:
         """

@@ -48,7 +48,7 @@ class Wanted(NamedTuple):
 
 @dataclass(slots=True)
 class Live:
-    """Follows some programs. `tip_slot` is the newest slot the node spoke of."""
+    """Follows some programs."""
 
     rpc: Rpc
     ws_url: str
@@ -59,8 +59,6 @@ class Live:
     silence_s_max: float
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
-    tip_slot: int = 0
-    given_up: int = 0
     _wanted: asyncio.Queue[Wanted] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
     _states: asyncio.Queue[Seen] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
     _remembered: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -125,16 +123,19 @@ class Live:
 
     async def _take(self, notification: Notification) -> None:
         result: Any = notification.result
-        match notification.tag[0]:
-            case "slot":
-                self.tip_slot = max(self.tip_slot, int(result["slot"]))
-            case "logs":
-                await self.want([result["value"]["signature"]])
-            case "account":
-                value = result["value"]
-                address = bytes(Pubkey.from_string(value["pubkey"]))
-                account = node.read_account(address, value["account"])
-                await self._states.put((int(result["context"]["slot"]), address, account))
+        try:
+            match notification.tag[0]:
+                case "logs":
+                    await self.want([str(result["value"]["signature"])])
+                case "account":
+                    value = result["value"]
+                    address = bytes(Pubkey.from_string(value["pubkey"]))
+                    account = node.read_account(address, value["account"])
+                    await self._states.put((int(result["context"]["slot"]), address, account))
+                case _:  # slots only keep the silence watchdog content
+                    return
+        except (LookupError, TypeError, ValueError) as error:
+            raise RetryableError(f"the node sent a notification of an unknown shape: {error!r}") from error
 
     async def _store(self, batch: Sequence[Wanted]) -> None:
         bodies = await node.fetch_transactions(self.rpc, [w.signature for w in batch], commitment=COMMITMENT)
@@ -151,7 +152,6 @@ class Live:
     def _later(self, wanted: Wanted) -> None:
         """Queue again after a growing pause; in the end leave it to the frontier, which forgets nothing."""
         if wanted.tries >= ABSENT_RETRIES_MAX:
-            self.given_up += 1
             self._remembered.pop(wanted.signature, None)
             log.warning(
                 "left to the enumeration: the node announced it and does not have it", signature=wanted.signature

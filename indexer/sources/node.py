@@ -123,7 +123,7 @@ async def fetch_signatures(
         options: dict[str, Any] = {"limit": PAGE_SIZE_MAX, "commitment": commitment}
         if cursor is not None:
             options["before"] = cursor
-        page = _decode_page(await rpc.call_raw("getSignaturesForAddress", [str(Pubkey(address)), options]))
+        page = _read_page(rpc, await rpc.call_raw("getSignaturesForAddress", [str(Pubkey(address)), options]))
         if not page:
             if cursor is not None:
                 await _check_cursor(rpc, cursor)
@@ -137,6 +137,13 @@ async def fetch_signatures(
         cursor = _next_cursor(page, cursor, progressed=bool(new))
     kept = [i for i in found.values() if i.slot <= up_to_slot and (after_slot is None or i.slot > after_slot)]
     return sorted(kept, key=lambda info: info.slot)
+
+
+def _read_page(rpc: Rpc, body: bytes) -> list[SignatureInfo]:
+    try:
+        return _decode_page(body)
+    except msgspec.DecodeError as error:
+        raise RetryableError(f"{rpc.shown_url} sent a page of signatures of an unknown shape: {error}") from error
 
 
 def _next_cursor(page: Sequence[SignatureInfo], cursor: str | None, *, progressed: bool) -> str:

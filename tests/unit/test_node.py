@@ -91,6 +91,18 @@ async def test_an_empty_page_after_a_lost_cursor_proves_nothing() -> None:
             await node.fetch_signatures(rpc, ADDRESS, commitment="finalized", after_slot=None, up_to_slot=10**9)
 
 
+@pytest.mark.parametrize("page", [None, {"a": 1}, [{"slot": 1}], [{"signature": "s", "slot": "1"}]])
+async def test_a_page_of_another_shape_is_an_error_and_not_an_end(page: Any) -> None:
+    """Whatever a broken node or proxy answers, it neither ends a history nor the process."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"id": json.loads(request.content)["id"], "result": page})
+
+    async with client(answer) as rpc:
+        with pytest.raises(RetryableError, match="unknown shape"):
+            await node.fetch_signatures(rpc, ADDRESS, commitment="finalized", after_slot=None, up_to_slot=10**9)
+
+
 async def test_an_unsupported_version_is_an_error_and_not_a_missing_transaction() -> None:
     """-32015 says that the transaction is there and we cannot read it."""
 
