@@ -285,10 +285,10 @@ def main(
     told = facts(made, events.readers)
     show(console, title, figures, events, told)
     if scale != FULL:
-        smaller = f"{scale.transactions:,} transactions, {scale.accounts:,} accounts, {scale.runs} runs"
-        console.print(
-            f"Smaller than the full run: {smaller} instead of {FULL.transactions:,}, {FULL.accounts:,}, {FULL.runs}."
-        )
+        sizes = [
+            f"{one.transactions:,} transactions, {one.accounts:,} accounts, runs: {one.runs}" for one in (scale, FULL)
+        ]
+        console.print(f"Smaller than the full run: {sizes[0]}, instead of {sizes[1]}.", highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in on.items()), highlight=False)
     if json_file is not None:
         facts_json = {"quick": quick, "scale": scale._asdict(), "figures": figures, "differences": told, "on": on}
