@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -32,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.inputs.made_accounts import make_positions
 from bench.inputs.made_transactions import Made, Way, make_transactions, write_bodies
-from bench.readers import handwritten, ours_loop, peer_anchorpy, peer_node
+from bench.readers import handwritten, ours_batch, ours_loop, peer_anchorpy, peer_node
 from bench.readers.checks import DifferenceError, check_events, check_positions
-from bench.readers.reading import Reader, logs_of, timed
+from bench.readers.reading import Reader, Took, logs_of, timed
 from indexer.chain.transaction import parse_transaction
 from tests.fixtures.node import NoPackagesError, install_packages
 
@@ -65,7 +66,7 @@ class Subject(NamedTuple):
 
     Args:
         given: how many transactions, or accounts, it is given.
-        run: does all once; returns seconds and a result.
+        run: does all once; returns how long that took, and a result.
         check: compares a result with what was made; returns how many events or accounts there are in it.
         ratio_min: how many times the baseline's pace it is meant to reach.
     """
@@ -73,18 +74,18 @@ class Subject(NamedTuple):
     group: str
     name: str
     given: int
-    run: Callable[[], tuple[float, Any]]
+    run: Callable[[], tuple[Took, Any]]
     check: Callable[[Any], int]
     baseline: bool = False
     ratio_min: float | None = None
 
 
 class Measured(NamedTuple):
-    """A row's figures: how many it found, and the seconds of each run."""
+    """A row's figures: how many it found, and how long each run took."""
 
     subject: Subject
     found: int
-    seconds: list[float]
+    took: list[Took]
 
 
 def measure(subjects: Sequence[Subject], runs: int, console: Console) -> list[Measured]:
@@ -94,17 +95,17 @@ def measure(subjects: Sequence[Subject], runs: int, console: Console) -> list[Me
     Raises:
         DifferenceError: a result is not what was made.
     """
-    seconds: list[list[float]] = [[] for _ in subjects]
+    times: list[list[Took]] = [[] for _ in subjects]
     found = [0 for _ in subjects]
     turns = [(run, number) for run in range(runs) for number in range(len(subjects))]
     for run, number in track(turns, "measuring", console=console, disable=not console.is_terminal):
         gc.collect()
         took, result = subjects[number].run()
-        seconds[number].append(took)
+        times[number].append(took)
         if run == 0:
             found[number] = subjects[number].check(result)
         del result
-    return [Measured(*row) for row in zip(subjects, found, seconds, strict=True)]
+    return [Measured(*row) for row in zip(subjects, found, times, strict=True)]
 
 
 class Events(NamedTuple):
@@ -151,6 +152,7 @@ def event_subjects(readers: Sequence[tuple[str, Reader]], made: Sequence[Made]) 
 def account_subjects(scale: Scale) -> list[Subject]:
     """Return the rows about accounts, with the accounts made."""
     datas = [made.data for made in make_positions(scale.accounts)]
+    arrow = pa.array(datas, pa.binary())
     few = datas[: scale.peer_accounts]
     peer = peer_anchorpy.Anchorpy()
     names = [field.name for field in ours_loop.ENGINE.accounts["Position"].fields]
@@ -169,7 +171,7 @@ def account_subjects(scale: Scale) -> list[Subject]:
 
         return Subject(ACCOUNTS, name, len(given), timed(read), check, **more)
 
-    decode = ours_loop.ENGINE.decode_account
+    decode, batch = ours_loop.ENGINE.decode_account, ours_loop.ENGINE.decode_accounts
     return [
         subject(
             f"anchorpy account coder, {len(few):,} of them",
@@ -180,6 +182,10 @@ def account_subjects(scale: Scale) -> list[Subject]:
         ),
         subject("hand-written loop", datas, lambda: handwritten.read_positions(datas), lambda rows: rows),
         subject("Capstan, a loop: decode_account", datas, lambda: [decode(data) for data in datas], from_loop),
+        subject(
+            "Capstan, a batch: decode_accounts, from a list", datas, lambda: batch(datas), ours_batch.position_rows
+        ),
+        subject("Capstan, a batch: decode_accounts, from Arrow", datas, lambda: batch(arrow), ours_batch.position_rows),
     ]
 
 
@@ -205,37 +211,47 @@ def figures_of(rows: Sequence[Measured]) -> Figures:
     Return each row's figures, by group and name.
 
     `ratio` is the pace over that of the group's baseline, in medians: of transactions or accounts read, not of events
-    found, so that whoever finds less gains nothing by it.
+    found, so that whoever finds less gains nothing by it. `cpu_ratio` is the same by seconds on a core.
     """
     figures: Figures = {}
-    paces = [row.subject.given / statistics.median(row.seconds) for row in rows]
-    baselines = {row.subject.group: pace for row, pace in zip(rows, paces, strict=True) if row.subject.baseline}
-    for (subject, found, seconds), pace in zip(rows, paces, strict=True):
+    baselines = {row.subject.group: _medians(row) for row in rows if row.subject.baseline}
+    for row in rows:
+        subject, found = row.subject, row.found
+        per_given, of_baseline = _medians(row), baselines[subject.group]
+        walls = [took.wall_s for took in row.took]
         figures.setdefault(subject.group, {})[subject.name] = {
             "given": subject.given,
             "found": found,
-            "seconds": seconds,
+            "seconds": walls,
+            "cpu_seconds": [took.cpu_s for took in row.took],
             "per_second": {
-                "min": found / max(seconds),
-                "median": found / statistics.median(seconds),
-                "max": found / min(seconds),
+                "min": found / max(walls),
+                "median": found / statistics.median(walls),
+                "max": found / min(walls),
             },
-            "ratio": pace / baselines[subject.group],
+            "ratio": of_baseline.wall_s / per_given.wall_s,
+            "cpu_ratio": of_baseline.cpu_s / per_given.cpu_s,
             "ratio_wanted": subject.ratio_min,
         }
     return figures
+
+
+def _medians(row: Measured) -> Took:
+    """Return how long one transaction, or account, takes."""
+    walls, cpus = zip(*row.took, strict=True)
+    return Took(statistics.median(walls) / row.subject.given, statistics.median(cpus) / row.subject.given)
 
 
 def show(console: Console, title: str, figures: Figures, events: Events, told: list[str]) -> None:
     """Print one table for each group, and what is to be known about its rows."""
     for group, rows in figures.items():
         table = Table(title=f"{group}; {title}")
-        for column in ("", "found", "a second: min", "median", "max", "x anchorpy", "wanted"):
+        for column in ("", "found", "a second: min", "median", "max", "x anchorpy", "in CPU time", "wanted"):
             table.add_column(column, justify="right" if column else "left")
         for name, one in rows.items():
             wanted = "" if one["ratio_wanted"] is None else f">= {one['ratio_wanted']:g}"
             paces = (f"{value:,.0f}" for value in one["per_second"].values())
-            table.add_row(name, f"{one['found']:,}", *paces, f"{one['ratio']:,.1f}", wanted)
+            table.add_row(name, f"{one['found']:,}", *paces, f"{one['ratio']:,.1f}", f"{one['cpu_ratio']:,.1f}", wanted)
         console.print(table)
     for name, reason in events.absent.items():
         console.print(f"{name} is skipped: {reason}", highlight=False)

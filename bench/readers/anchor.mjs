@@ -37,8 +37,11 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   found = [];
   const started = process.hrtime.bigint();
+  const startedCpu = process.cpuUsage();
   commands[command]();
-  console.log(JSON.stringify({ seconds: Number(process.hrtime.bigint() - started) / 1e9 }));
+  const wall_s = Number(process.hrtime.bigint() - started) / 1e9;
+  const { user, system } = process.cpuUsage(startedCpu);
+  console.log(JSON.stringify({ wall_s, cpu_s: (user + system) / 1e6 }));
 }
 
 function makeParser(idl) {

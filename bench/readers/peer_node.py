@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.inputs.made_transactions import IDS, Way
-from bench.readers.reading import Found, Reader
+from bench.readers.reading import Found, Reader, Took
 
 SCRIPT = Path(__file__).with_name("anchor.mjs")
 
@@ -44,9 +44,9 @@ class Node:
         self._process.wait(30)
         self._process.stdout.close()
 
-    def run(self, command: str) -> tuple[float, None]:
-        """Let it read once; returns the seconds that it took by its own clock. What it found stays there."""
-        return float(self._ask(command)["seconds"]), None
+    def run(self, command: str) -> tuple[Took, None]:
+        """Let it read once; returns how long that took by its own clocks. What it found stays there."""
+        return Took(**self._ask(command)), None
 
     def found(self) -> Iterable[Found]:
         """Yield what the last run found."""

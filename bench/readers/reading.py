@@ -40,13 +40,20 @@ class Logs(NamedTuple):
     lines: list[str]
 
 
+class Took(NamedTuple):
+    """Seconds on the wall, and seconds of all threads on a core: where others want the cores, those are steadier."""
+
+    wall_s: float
+    cpu_s: float
+
+
 class Reader(NamedTuple):
     """
     One way to read, timed by `run`.
 
     Args:
         finds: which of the made events it has to find, no others, in their order within a program.
-        run: reads all once; returns seconds and the result, whatever that is.
+        run: reads all once; returns how long that took and the result, whatever that is.
         found: what a result says; not timed.
         baseline: the peer that others of its group are compared with.
         target: how many times as fast as the baseline it is meant to be.
@@ -54,19 +61,19 @@ class Reader(NamedTuple):
 
     name: str
     finds: frozenset[Way]
-    run: Callable[[], tuple[float, Any]]
+    run: Callable[[], tuple[Took, Any]]
     found: Callable[[Any], Iterable[Found]]
     baseline: bool = False
     target: float | None = None
 
 
-def timed(read: Callable[[], Any]) -> Callable[[], tuple[float, Any]]:
-    """Return `read` with the seconds that it takes."""
+def timed(read: Callable[[], Any]) -> Callable[[], tuple[Took, Any]]:
+    """Return `read` with how long it takes."""
 
-    def run() -> tuple[float, Any]:
-        started = time.perf_counter()
+    def run() -> tuple[Took, Any]:
+        started, started_cpu = time.perf_counter(), time.process_time()
         result = read()
-        return time.perf_counter() - started, result
+        return Took(time.perf_counter() - started, time.process_time() - started_cpu), result
 
     return run
 

@@ -36,6 +36,8 @@ PYTHON_ROWS = {
         "anchorpy account coder, 400 of them",
         "hand-written loop",
         "Capstan, a loop: decode_account",
+        "Capstan, a batch: decode_accounts, from a list",
+        "Capstan, a batch: decode_accounts, from Arrow",
     ],
 }
 NODE_ROWS = {
