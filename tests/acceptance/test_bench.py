@@ -26,6 +26,8 @@ PYTHON_ROWS = {
         "hand-written loop",
         "Capstan, a loop: scan_logs, decode_event",
         "Capstan, a loop: extract_events",
+        "Capstan, a batch: scan_log_columns, decode_events, from lists",
+        "Capstan, a batch: scan_log_columns, decode_events, from Arrow",
     ],
     "getTransaction bodies in a file": [
         "json.loads, anchorpy",
