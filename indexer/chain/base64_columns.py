@@ -121,10 +121,22 @@ def _without_padding(raw: bytes, texts: _Texts) -> pa.BinaryArray:
     if not texts.pads.any():
         buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(raw)]
         return pa.Array.from_buffers(pa.binary(), len(texts.pads), buffers)
+    return array_of_parts(np.frombuffer(raw, np.uint8), starts[:-1], np.diff(starts) - texts.pads)
+
+
+def array_of_parts(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> pa.BinaryArray:
+    """
+    Return `sizes` bytes of `data` from each of `starts`.
+
+    Args:
+        data: uint8, (n_bytes,), less than 2 GiB.
+        starts, sizes: int64, (n_values,).
+    """
     # Views may leave bytes between them out; making them one array copies only what they show.
-    views = _views(np.frombuffer(raw, np.uint8), starts[:-1], np.diff(starts) - texts.pads)
-    buffers = [None, pa.py_buffer(views), pa.py_buffer(raw)]
-    return pa.Array.from_buffers(pa.binary_view(), len(views), buffers).cast(pa.binary())
+    buffers = [None, pa.py_buffer(_views(data, starts, sizes)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.binary_view(), len(starts), buffers).cast(pa.binary())
 
 
 def _views(

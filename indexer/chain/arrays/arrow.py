@@ -143,7 +143,7 @@ def _body_type(type_: Type) -> ArrowType:
             if isinstance(body, Struct):
                 return fields_type(body.fields)
             assert isinstance(body, Enum), "resolve follows aliases"
-            return _enum_type(body)
+            return enum_type(body)
         case other:
             raise DataError(f"{other} is used outside its definition; correct the IDL")
 
@@ -169,7 +169,8 @@ def variants_type(count: int) -> ArrowType:
     return pa.dictionary(index, pa.utf8())
 
 
-def _enum_type(body: Enum) -> ArrowType:
+def enum_type(body: Enum) -> ArrowType:
+    """Return the struct of the variants, or their dictionary where none has fields."""
     variant = variants_type(len(body.variants))
     full = [v for v in body.variants if fields_of(v.fields)]
     if not full:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from indexer.chain.arrays.arrow import arrow_schema, arrow_type, fields_type, holds_text, is_text, root_fields
+from indexer.chain.arrays.arrow import arrow_schema, arrow_type, enum_type, fields_type, holds_text, is_text
 from indexer.chain.arrays.fixed import Block, BlockWriter, members_of
 from indexer.chain.arrays.lanes import ArrowArray, Batch, Ints
 from indexer.chain.arrays.variable import (
@@ -129,7 +129,6 @@ class _Writer:
     def _enum(self, type_: Defined, body: Enum, mode: Mode, depth: int) -> Node:
         if not any(fields_of(v.fields) for v in body.variants):
             return FixedValue(self._block(type_, mode))
-        schema = arrow_schema(type_)
         variants = [
             self._record(fields_of(v.fields), mode, Repr(), depth + 1, fields_type(v.fields))
             if fields_of(v.fields)
@@ -137,7 +136,7 @@ class _Writer:
             for v in body.variants
         ]
         names = pa.array([v.name for v in body.variants], pa.utf8())
-        return Choice(names, tuple(variants), pa.struct(list(schema)))
+        return Choice(names, tuple(variants), enum_type(body))
 
     def _vec(self, element: Type, mode: Mode, depth: int, arrow: pa.DataType) -> Node:
         codec = self._compiler.compile(element, mode)
