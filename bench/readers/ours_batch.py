@@ -1,6 +1,7 @@
 """Capstan, a batch at a time: columns instead of objects."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -9,11 +10,14 @@ import pyarrow as pa
 
 from bench.inputs.made_transactions import PROGRAMS, canonical
 from bench.readers.checks import DifferenceError
-from bench.readers.reading import LOGGED, Found, Logs, Reader, timed
+from bench.readers.reading import ALL, LOGGED, Found, Logs, Reader, timed
+from indexer.chain.batch import Extracted as ExtractedEvents
+from indexer.chain.batch import extract_batch
+from indexer.chain.bodies import body_batches, read_bodies
 from indexer.chain.columns import Columns, Group
 from indexer.chain.log_columns import scan_log_columns
 
-IDS = [program.program_id for program in PROGRAMS.values()]
+BY_ID = {program.program_id: program for program in PROGRAMS.values()}
 LogLists: TypeAlias = "pa.Array[Any] | Sequence[Sequence[str]]"
 
 
@@ -31,9 +35,16 @@ class Batch(NamedTuple):
     columns: Columns
 
 
+class Extracted(NamedTuple):
+    """The events of a batch, the first transaction of which has the number `first`."""
+
+    first: int
+    events: ExtractedEvents
+
+
 def read_logs(logs: LogLists) -> list[Batch]:
     """Attribute the data lines of all transactions at once, then decode all payloads of each program at once."""
-    scanned = scan_log_columns(logs, IDS)
+    scanned = scan_log_columns(logs, list(BY_ID))
     assert not scanned.bad, "the made logs are whole"
     batches = []
     for number, (name, program) in enumerate(PROGRAMS.items()):
@@ -43,6 +54,18 @@ def read_logs(logs: LogLists) -> list[Batch]:
         columns = program.decode_events(scanned.payloads.take(pa.array(lines, pa.int64())))
         batches.append(Batch(name, scanned.rows[lines], scanned.ordinals[lines], columns))
     return batches
+
+
+def read_file(path: Path) -> list[Extracted]:
+    """Parse the bodies of a file, a batch of lines after the other, and extract from each batch."""
+    extracted: list[Extracted] = []
+    first_line = 0
+    for bodies in body_batches(path.read_bytes()):
+        transactions = read_bodies(bodies, list(BY_ID), first_line=first_line)
+        assert not transactions.errors, "the made bodies are whole"
+        extracted.append(Extracted(first_line, extract_batch(transactions, BY_ID)))
+        first_line += len(transactions)
+    return extracted
 
 
 def found_in(batches: Sequence[Batch], places: Sequence[int]) -> Iterator[Found]:
@@ -63,17 +86,42 @@ def found_in(batches: Sequence[Batch], places: Sequence[int]) -> Iterator[Found]
     return iter(sorted(found, key=lambda one: (one.place, one.ordinal)))
 
 
+def found_extracted(extracted: Sequence[Extracted]) -> Iterator[Found]:
+    """
+    Yield events in the common form, those of lines first in each transaction.
+
+    Raises:
+        DifferenceError: something could not be read.
+    """
+    for first, batch in extracted:
+        if batch.problems or not batch.complete.all():
+            raise DifferenceError(f"bodies could not be read in full: {batch.problems[:3]}")
+        found = [
+            (kind, Found(first + row, BY_ID[program_id].name, ordinal, canonical(name, list(values))))
+            for (program_id, name), events in batch.events.items()
+            for row, kind, ordinal, values in zip(
+                events.rows.tolist(),
+                _values(events.identity["kind"]),
+                _values(events.identity["ordinal"]),
+                rows_of(events.values),
+                strict=True,
+            )
+        ]
+        for _, one in sorted(found, key=lambda pair: (pair[1].place, pair[0] == "cpi", pair[1].ordinal)):
+            yield one
+
+
 def _texts(columns: Columns) -> Iterator[tuple[int, str]]:
     if columns.errors:
         raise DifferenceError(f"payloads could not be decoded: {columns.errors[:3]}")
     for name, group in columns.groups.items():
-        for at, values in zip(group.rows.tolist(), rows_of(group), strict=True):
+        for at, values in zip(group.rows.tolist(), rows_of(group.values), strict=True):
             yield at, canonical(name, list(values))
 
 
-def rows_of(group: Group) -> Iterator[tuple[Any, ...]]:
-    """Yield a group's values, a tuple for each payload."""
-    yield from zip(*(_values(column) for column in group.values.columns), strict=True)
+def rows_of(values: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """Yield a tuple for each row."""
+    yield from zip(*(_values(column) for column in values.columns), strict=True)
 
 
 def _values(column: Any) -> Sequence[Any]:
@@ -94,11 +142,11 @@ def position_rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
     group = groups["Position"]
     if group.rows.tolist() != list(range(len(group.rows))):
         raise DifferenceError("decode_accounts left accounts out, or has them in another order")
-    return rows_of(group)
+    return rows_of(group.values)
 
 
-def readers(logs: Sequence[Logs]) -> tuple[Reader, Reader]:
-    """Return it as reader of Python lists of lines, and of an Arrow column of them."""
+def readers(logs: Sequence[Logs], path: Path) -> tuple[Reader, Reader, Reader]:
+    """Return it as reader of Python lists of lines, of an Arrow column of them, and of bodies."""
     lists = [one.lines for one in logs]
     column = pa.array(lists, pa.list_(pa.string()))
     places = [one.place for one in logs]
@@ -110,4 +158,11 @@ def readers(logs: Sequence[Logs]) -> tuple[Reader, Reader]:
     return (
         Reader(f"{name} lists", LOGGED, timed(lambda: read_logs(lists)), found, target=30),
         Reader(f"{name} Arrow", LOGGED, timed(lambda: read_logs(column)), found, target=70),
+        Reader(
+            "Capstan, a batch: read_bodies, extract_batch",
+            ALL,
+            timed(lambda: read_file(path)),
+            found_extracted,
+            target=15,
+        ),
     )

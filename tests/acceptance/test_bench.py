@@ -33,6 +33,7 @@ PYTHON_ROWS = {
         "json.loads, anchorpy",
         "json.loads, hand-written loop",
         "Capstan, a loop: parse_transaction, extract_events",
+        "Capstan, a batch: read_bodies, extract_batch",
     ],
     "Position accounts": [
         "anchorpy account coder, 400 of them",
@@ -97,6 +98,7 @@ def test_every_row_is_there_and_found_what_was_made(tmp_path: Path) -> None:
     made = [event.way for one in make_transactions(TRANSACTIONS) for event in one.events]
     logged = made.count("top") + made.count("nested")
     assert found["Capstan, a loop: extract_events"] == logged + made.count("cpi")
+    assert found["Capstan, a batch: read_bodies, extract_batch"] == logged + made.count("cpi")
     assert found["anchorpy EventParser"] == logged + made.count("quoted")
     assert found["@coral-xyz/anchor EventParser"] == made.count("top") + made.count("quoted")
     assert found["Capstan, a loop: decode_account"] == TRANSACTIONS * 5
