@@ -106,6 +106,8 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
     events: dict[tuple[bytes, str], EventColumns] = {}
     for place, program_id in enumerate(transactions.programs):
         found = _found(transactions, logs, place, succeeded)
+        if len(found.rows) == 0:
+            continue
         columns = programs[program_id].decode_events(found.payloads)
         problems += (
             problem for row, problem in _problems(program_id, table, found, columns) if not told[row]
