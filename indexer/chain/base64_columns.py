@@ -2,7 +2,7 @@
 Many base64 texts decoded by one call.
 
 Texts whose lengths are multiples of four can be decoded as one: only padding stands between them, and it is replaced by
-letters whose bytes are dropped again. A text that this is not true of is read by `logs.payloads_of`, as a single line is.
+letters whose bytes are dropped again. Any other text is read by `logs.payloads_of`, as a single line is.
 """
 
 from typing import NamedTuple

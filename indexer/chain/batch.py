@@ -109,9 +109,7 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
         if len(found.rows) == 0:
             continue
         columns = programs[program_id].decode_events(found.payloads)
-        problems += (
-            problem for row, problem in _problems(program_id, table, found, columns) if not told[row]
-        )
+        problems += (problem for row, problem in _problems(program_id, table, found, columns) if not told[row])
         for name, group in columns.groups.items():
             events[program_id, name] = _event_columns(table, found, group)
     return Extracted(events, problems, complete)

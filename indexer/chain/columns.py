@@ -85,9 +85,7 @@ class BatchDecoder:
         decode: the single decoder: the error of a bad payload is what it raises.
     """
 
-    def __init__(
-        self, layouts: Sequence[Layout], compiler: Compiler, decode: Callable[[bytes], object]
-    ) -> None:
+    def __init__(self, layouts: Sequence[Layout], compiler: Compiler, decode: Callable[[bytes], object]) -> None:
         self._layouts = layouts
         self._compiler = compiler
         self._decode = decode
@@ -115,7 +113,9 @@ class BatchDecoder:
                 groups[self._layouts[number].name] = group
             if len(group.rows) < len(rows):
                 bad.append(np.setdiff1d(rows, group.rows, assume_unique=True))
-        errors = [self._error(int(row), data[starts[row] : ends[row]].tobytes()) for row in np.sort(np.concatenate(bad))]
+        errors = [
+            self._error(int(row), data[starts[row] : ends[row]].tobytes()) for row in np.sort(np.concatenate(bad))
+        ]
         return Columns(MappingProxyType(groups), tuple(errors))
 
     def _group(self, number: int, data: Data, rows: Ints, starts: Ints, ends: Ints) -> Group:

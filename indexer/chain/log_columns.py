@@ -125,9 +125,7 @@ def scan_log_columns(
     keep = np.flatnonzero((owners != _FOREIGN) & ~odd[rows])
     none = pa.array([], pa.binary())
     missing = np.asarray(listed.is_null())
-    places = LogColumns(
-        rows[keep], owners[keep], _counted(rows)[keep], none, rows[:0], truncated, missing, ()
-    )
+    places = LogColumns(rows[keep], owners[keep], _counted(rows)[keep], none, rows[:0], truncated, missing, ())
     found = _decoded(lines, data[keep], places)
     odd |= unreadable
     return _with_odd(found, logs, np.flatnonzero(odd), programs) if odd.any() else found
@@ -360,7 +358,9 @@ def _taken(found: LogColumns, at: Ints) -> LogColumns:
     )
 
 
-def _with_odd(found: LogColumns, logs: Sequence[Sequence[str] | None] | pa.Array, odd: Ints, programs: Sequence[bytes]) -> LogColumns:
+def _with_odd(
+    found: LogColumns, logs: Sequence[Sequence[str] | None] | pa.Array, odd: Ints, programs: Sequence[bytes]
+) -> LogColumns:
     """Add the transactions that have to be read line by line."""
     places: dict[bytes | None, int] = {program: place for place, program in enumerate(programs)}
     places[None] = UNKNOWN

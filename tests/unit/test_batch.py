@@ -19,7 +19,8 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from indexer.chain.batch import IDENTITY_SCHEMA, Extracted, extract_batch
-from indexer.chain.bodies import BodyLines, TransactionColumns, body_batches, read_bodies
+from indexer.chain.bodies import TransactionColumns, read_bodies
+from indexer.chain.body_lines import BodyLines, body_batches
 from indexer.chain.columns import to_values
 from indexer.chain.events import event_authority, extract_events
 from indexer.chain.idl import load_idl
@@ -100,7 +101,9 @@ def body(
 def binary() -> dict[str, Any]:
     """Return a body in base64."""
     payer = Keypair.from_seed(bytes(32))
-    message = Message.new_with_blockhash([Instruction(Pubkey(OURS.program_id), b"", [])], payer.pubkey(), Hash.default())
+    message = Message.new_with_blockhash(
+        [Instruction(Pubkey(OURS.program_id), b"", [])], payer.pubkey(), Hash.default()
+    )
     transaction = VersionedTransaction(message, [payer])
     meta = {"err": None, "fee": 1, "logMessages": invoke(OURS.program_id, data(OPENED)), "innerInstructions": []}
     encoded = [base64.b64encode(bytes(transaction)).decode(), "base64"]
@@ -185,7 +188,9 @@ inner_calls = st.builds(
 inner = st.one_of(
     st.none(),
     st.lists(
-        st.builds(lambda at, some: {"index": at, "instructions": some}, st.integers(0, 3), st.lists(inner_calls, max_size=4)),
+        st.builds(
+            lambda at, some: {"index": at, "instructions": some}, st.integers(0, 3), st.lists(inner_calls, max_size=4)
+        ),
         max_size=2,
     ),
     st.just([]),
@@ -194,12 +199,14 @@ changes = st.sampled_from(
     [
         None, None, None, None, None, None,
         ("meta",), ("meta", "err"), ("meta", "fee"), ("meta", "logMessages"), ("meta", "innerInstructions"),
-        ("meta", "loadedAddresses"), ("meta", "loadedAddresses", "readonly"), ("meta", "loadedAddresses", "readonly", 0),
+        ("meta", "loadedAddresses"), ("meta", "loadedAddresses", "readonly"),
+        ("meta", "loadedAddresses", "readonly", 0),
         ("meta", "innerInstructions", 0, "instructions", 0, "data"), ("meta", "innerInstructions", 0, "index"),
         ("meta", "innerInstructions", 0, "instructions", 0, "accounts"), ("meta", "logMessages", 1),
         ("transaction", "signatures"), ("transaction", "signatures", 0), ("transaction", "message", "accountKeys", 0),
         ("transaction", "message", "accountKeys", 1), ("transaction", "message", "accountKeys"),
-        ("transaction", "message", "header", "numRequiredSignatures"), ("transaction", "message", "addressTableLookups"),
+        ("transaction", "message", "header", "numRequiredSignatures"),
+        ("transaction", "message", "addressTableLookups"),
         ("transaction", "message", "header", "numReadonlyUnsignedAccounts"), ("slot",), ("blockTime",), ("version",),
         ("transaction", "message", "instructions", 0, "programIdIndex"), ("transaction",),
         ("transaction", "message", "instructions", 0, "accounts", 0), ("transaction", "message", "instructions"),

@@ -43,7 +43,6 @@ from indexer.chain.types import (
     Type,
     Vec,
     fields_of,
-    resolve,
 )
 from indexer.chain.value import json_encoder
 
@@ -113,8 +112,10 @@ class _Writer:
         if isinstance(definition.body, Alias):
             target = definition.body.target
             # At the root an alias leads to a definition.
-            return self.body(target, mode, depth) if isinstance(target, Defined) and depth == 0 else self._node(
-                target, mode, depth
+            return (
+                self.body(target, mode, depth)
+                if isinstance(target, Defined) and depth == 0
+                else self._node(target, mode, depth)
             )
         if self._compiler.compile(type_, mode).size is None:
             if depth > DEPTH_MAX:

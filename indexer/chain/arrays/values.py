@@ -132,7 +132,9 @@ def _enum_values(body: Enum, arrays: Sequence[ArrowArray], count: int) -> list[d
     full = [variant for variant in body.variants if fields_of(variant.fields)]
     insides = {v.name: _fields_values(v.fields, array) for v, array in zip(full, arrays[1:], strict=True)}
     names = arrays[0].to_pylist()
-    return [{name: insides[name][row] if name in insides else {}} for row, name in zip(range(count), names, strict=True)]
+    return [
+        {name: insides[name][row] if name in insides else {}} for row, name in zip(range(count), names, strict=True)
+    ]
 
 
 @lru_cache(maxsize=4096)
