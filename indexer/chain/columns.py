@@ -17,16 +17,26 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from indexer.chain.arrays.arrow import arrow_schema, arrow_type
-from indexer.chain.arrays.lanes import Batch, Ints
-from indexer.chain.arrays.payloads import Data, Finder, Payloads, by_number, bytes_of
+from indexer.chain.arrays.arrow import ArrowArray, arrow_schema, arrow_type
+from indexer.chain.arrays.lanes import Batch, Data, Ints
+from indexer.chain.arrays.payloads import Finder, Payloads, by_number, bytes_of
 from indexer.chain.arrays.plan import Plan, compile_plan
 from indexer.chain.arrays.values import to_values
 from indexer.chain.codec import DecodeError
 from indexer.chain.layout import Compiler
 from indexer.chain.types import Defined
 
-__all__ = ["BatchDecoder", "Columns", "Group", "Layout", "RowError", "arrow_schema", "arrow_type", "to_values"]
+__all__ = [
+    "BatchDecoder",
+    "Columns",
+    "Group",
+    "Layout",
+    "Payloads",
+    "RowError",
+    "arrow_schema",
+    "arrow_type",
+    "to_values",
+]
 
 
 class RowError(NamedTuple):
@@ -85,9 +95,7 @@ class BatchDecoder:
         decode: the single decoder: the error of a bad payload is what it raises.
     """
 
-    def __init__(
-        self, layouts: Sequence[Layout], compiler: Compiler, decode: Callable[[bytes], object]
-    ) -> None:
+    def __init__(self, layouts: Sequence[Layout], compiler: Compiler, decode: Callable[[bytes], object]) -> None:
         self._layouts = layouts
         self._compiler = compiler
         self._decode = decode
@@ -115,7 +123,9 @@ class BatchDecoder:
                 groups[self._layouts[number].name] = group
             if len(group.rows) < len(rows):
                 bad.append(np.setdiff1d(rows, group.rows, assume_unique=True))
-        errors = [self._error(int(row), data[starts[row] : ends[row]].tobytes()) for row in np.sort(np.concatenate(bad))]
+        errors = [
+            self._error(int(row), data[starts[row] : ends[row]].tobytes()) for row in np.sort(np.concatenate(bad))
+        ]
         return Columns(MappingProxyType(groups), tuple(errors))
 
     def _group(self, number: int, data: Data, rows: Ints, starts: Ints, ends: Ints) -> Group:
@@ -126,7 +136,7 @@ class BatchDecoder:
         batch = Batch(data, starts, ends)
         arrays, behind = plan.read(batch, starts + len(layout.discriminator))
         # By way of a struct: only that knows how many rows there are without any column.
-        struct = pa.Array.from_buffers(pa.struct(list(plan.schema)), len(rows), [None], children=arrays)
+        struct: ArrowArray = pa.Array.from_buffers(pa.struct(list(plan.schema)), len(rows), [None], children=arrays)
         values = pa.RecordBatch.from_struct_array(struct)
         trailing = ends - behind
         if batch.has_dead:
