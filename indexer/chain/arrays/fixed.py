@@ -97,7 +97,8 @@ class Block:
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[list[ArrowArray], Ints]:
         """Return the values of each part, and the positions behind the block."""
-        at, _ = batch.need(rows, at, self.size)
+        at, live = batch.need(rows, at, self.size)
+        batch.check_room(live, self.size)
         filled = self._gather(batch, at)
         arrays = [part.build(filled, len(at), lambda bad: batch.kill(rows, bad)) for part in self.parts]
         return arrays, at + self.size
@@ -204,7 +205,7 @@ class _Array:
 
     def build(self, filled: Filled, count: int, refuse: Refuse) -> ArrowArray:
         def refuse_array(bad: Mask) -> None:
-            refuse(bad.reshape(count, self.length).any(axis=1))
+            refuse(np.logical_or.reduce(bad.reshape(count, self.length), axis=1))
 
         elements = self.element.build(filled, count * self.length, refuse_array)
         return array_of(self.type, elements, count, self.length)
@@ -233,7 +234,7 @@ class _COption:
         present: Mask = tags == 1
         if count and tags.max() > 1:
             refuse(tags > 1)
-        values = self.inner.build(filled, count, lambda bad: refuse(np.logical_and(bad, present)))
+        values = self.inner.build(filled, count, lambda bad: refuse(bad & present))
         if present.all():
             return values
         return spread(values.filter(pa.array(present)), present, self.type)

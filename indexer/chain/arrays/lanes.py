@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from indexer.chain.arrays.arrow import ArrowArray, ArrowType
+from indexer.errors import DataError
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -22,6 +23,16 @@ Numbers: TypeAlias = npt.NDArray[Any]
 Data: TypeAlias = npt.NDArray[np.uint8]
 # The row of each lane; None: lane n is of row n.
 Rows: TypeAlias = Ints | None
+
+
+# Arrow's offsets have 32 bits.
+ELEMENTS_MAX = (1 << 31) - 1
+# Lanes of dead rows are read like all others, as long as that takes no more room than this, or than the payloads.
+DEAD_BYTES_MAX = 1 << 24
+
+
+class TooManyDeadError(Exception):
+    """Reading dead rows along would cost more than reading again without them. Never leaves `indexer.chain`."""
 
 
 class Batch:
@@ -71,6 +82,16 @@ class Batch:
         # A row may have died of a later lane than the one asked about.
         ok &= self.alive(rows)
         return np.where(ok, at, 0), ok
+
+    def check_room(self, live: Mask | None, size: int) -> None:
+        """
+        Check what lanes of `size` bytes each are about to take, of which `live` are of living rows.
+
+        Raises:
+            TooManyDeadError: too much of it is for dead rows.
+        """
+        if live is not None and np.count_nonzero(~live) * size > max(DEAD_BYTES_MAX, len(self.data)):
+            raise TooManyDeadError
 
     def items(self, at: Ints, dtype: npt.DTypeLike) -> Numbers:
         """Return the item of `dtype` at each place of `at`."""
@@ -122,7 +143,14 @@ def array_over(type_: ArrowType, count: int, *items: Numbers, children: Sequence
 
 
 def list_array(type_: ArrowType, counts: Ints, elements: ArrowArray) -> ArrowArray:
-    """Return lists of so many of `elements` each."""
+    """
+    Return lists of so many of `elements` each.
+
+    Raises:
+        DataError: more than Arrow can count; only elements without bytes come to that.
+    """
+    if len(elements) > ELEMENTS_MAX:
+        raise DataError(f"a batch with lists of {len(elements)} elements is too large; give smaller batches")
     offsets = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=offsets[1:])
     return array_over(type_, len(counts), offsets, children=[elements])
