@@ -20,6 +20,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from indexer.chain.base58_columns import decode_base58_columns
+from indexer.chain.base64_columns import Arrow
 from indexer.chain.body_lines import Bodies, BodyLines
 from indexer.chain.body_shape import (
     NOT_READ,
@@ -36,7 +37,7 @@ from indexer.chain.transaction import NO_SIGNATURE, Transaction, parse_transacti
 from indexer.errors import DataError
 
 _REPLY = b'{"jsonrpc"'
-_SIGNATURE = pa.binary(64)
+_SIGNATURE: pa.DataType = pa.binary(64)
 TRANSACTION_SCHEMA = pa.schema(
     [
         ("signature", _SIGNATURE),
@@ -72,7 +73,7 @@ class Calls(NamedTuple):
     rows: Ints
     programs: Ints
     ordinals: Ints
-    payloads: pa.BinaryArray
+    payloads: Arrow
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ class _Reading:
         table = pa.RecordBatch.from_arrays(list(columns.values()), schema=TRANSACTION_SCHEMA)
         return TransactionColumns(table, self._call_columns(), self._left, errors, self._programs, lines, first_line)
 
-    def _signature_column(self) -> pa.FixedSizeBinaryArray:
+    def _signature_column(self) -> Arrow:
         decoded = self._decoded_signatures
         if decoded.valid.all():
             return decoded.values.cast(_SIGNATURE)
@@ -290,21 +291,22 @@ class _Reading:
             values[row] = tx.signature
         return pa.array(values, _SIGNATURE)
 
-    def _log_column(self) -> pa.ListArray:
+    def _log_column(self) -> Arrow:
         counts = np.array(self._log_counts, np.int64)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         is_null = np.zeros(len(counts), np.bool_)
         is_null[[row for row, tx in self._left.items() if tx.logs is None]] = True
         values = _strings(self._logs)
-        mask = pa.array(is_null) if is_null.any() else None
-        return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
+        mask: Arrow = pa.array(is_null) if is_null.any() else None
+        column: Arrow = pa.ListArray
+        return column.from_arrays(pa.array(offsets), values, mask=mask)
 
     def _call_columns(self) -> Calls:
         rows, programs, ordinals, signed = np.array(self._calls, np.int64).reshape(-1, 4).T
         values = self._decoded_calls.values
         is_tagged = np.asarray(pc.starts_with(values, CPI_EVENT_TAG))
         kept = np.flatnonzero((signed != 0) & is_tagged)
-        payloads = pc.binary_slice(values.take(pa.array(kept)), len(CPI_EVENT_TAG), (1 << 31) - 1)
+        payloads = pc.binary_slice(values.take(kept), len(CPI_EVENT_TAG), (1 << 31) - 1)
         found = Calls(rows[kept], programs[kept], ordinals[kept], payloads)
         more = [call for row, tx in self._left.items() for call in _calls_of(tx, row, self._programs)]
         if not more:
@@ -313,7 +315,7 @@ class _Reading:
         order = np.argsort(np.concatenate([found.rows, left[0]]), kind="stable")
         joined = pa.concat_arrays([payloads, pa.array([call[3] for call in more], pa.binary())])
         columns = [np.concatenate([mine, its])[order] for mine, its in zip(found[:3], left, strict=True)]
-        return Calls(columns[0], columns[1], columns[2], joined.take(pa.array(order)))
+        return Calls(columns[0], columns[1], columns[2], joined.take(order))
 
 
 @lru_cache(maxsize=131_072)
@@ -350,8 +352,8 @@ def _calls_of(tx: Transaction, row: int, programs: Sequence[bytes]) -> Iterator[
                 yield row, place, outer * CPI_ORDINAL_STRIDE + position, data[len(CPI_EVENT_TAG) :]
 
 
-def _strings(texts: list[str]) -> pa.StringArray:
-    array = pa.array(texts, pa.string())
+def _strings(texts: list[str]) -> Arrow:
+    array: Arrow = pa.array(texts, pa.string())
     if isinstance(array, pa.ChunkedArray):
         raise DataError("the logs of a batch have more than 2 GiB of text; cut the batch")
     return array

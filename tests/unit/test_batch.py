@@ -129,7 +129,10 @@ def said(transactions: TransactionColumns, found: Extracted) -> list[Any]:
 
 def expected(bodies: Sequence[bytes]) -> list[Any]:
     """Return what reading one by one finds."""
-    errors, events, problems, complete = [], [], [], []
+    errors: list[Any] = []
+    events: list[Any] = []
+    problems: list[Any] = []
+    complete = []
     for line, text in enumerate(bodies):
         try:
             tx = parse_transaction(text)
@@ -274,7 +277,7 @@ def test_both_styles_and_two_programs_in_order() -> None:
         ("log", 0, 71), ("log", 2, 71), ("cpi", 0, 71), ("log", 0, 72), ("log", 2, 72), ("cpi", 0, 72),
     ]  # fmt: skip
     assert found.events[OTHER.program_id, "Registered"].identity["ordinal"].to_pylist() == [1, 1, 1, 1]
-    assert (found.count, found.problems, transactions.left, found.complete.all()) == (10, [], {}, np.True_)
+    assert (found.event_count, found.problems, transactions.left, found.complete.all()) == (10, [], {}, np.True_)
     assert said(transactions, found) == expected(some)
 
 

@@ -79,7 +79,8 @@ names = st.one_of(
 ends = st.one_of(
     st.sampled_from(
         ["success", "failed", "failed: x", "failed to complete: Access violation", "successful", "success\n",
-         "invoke [", "invoke [1", "invoke [1] ", "consumed 3 of 200000 compute units", "consumed 4645 of 200000 compute units!" * 2,
+         "invoke [", "invoke [1", "invoke [1] ", "consumed 3 of 200000 compute units",
+         "consumed 4645 of 200000 compute units!" * 2,
          "failed: " + "why " * 20, "success " * 10, "invoke [1]" * 8, ""]
     ),
     st.integers(-2, 120).map("invoke [{}]".format),
