@@ -71,7 +71,8 @@ class PayloadDecoder:
         except (DecodeError, _UnreadableLineError) as error:
             return _write_line({"error": str(error)})
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return _write_line({"error": f'the line is not {{"kind": ..., "hex": ...}}: {error}'})
+            why = str(error) if line.strip() else "it is empty"
+            return _write_line({"error": f'the line is not {{"kind": ..., "hex": ...}}: {why}'})
         except ValueError as error:
             return _write_line({"error": f"hex is not hexadecimal digits, two for each byte: {error}"})
         answer = {"name": name, "value": reader.encoders[name](values)}
