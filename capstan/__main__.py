@@ -14,6 +14,7 @@ from indexer.__main__ import index
 from indexer.commands.decode import decode
 from indexer.commands.decode_tx import decode_tx
 from indexer.commands.idl import idl
+from indexer.commands.query import export, sql
 from indexer.console import reported, stop_with_parent
 from localnet.__main__ import localnet
 
@@ -33,6 +34,8 @@ app.command()(localnet)
 app.command()(decode)
 app.command("decode-tx")(decode_tx)
 app.add_typer(idl, name="idl")
+app.command()(sql)
+app.command()(export)
 
 
 def _show_version(wanted: bool) -> None:
