@@ -24,7 +24,13 @@ from indexer.sources.rpc import Rpc
 # Who waits at a prompt wants to know soon that the url is wrong.
 FETCH_ATTEMPTS_MAX = 4
 
-idl = typer.Typer(help="Look into an IDL, compare two, or fetch the one a program has on chain.", no_args_is_help=True)
+idl = typer.Typer(
+    help="Look into an IDL, compare two, or fetch the one a program has on chain.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 
 @idl.command()
