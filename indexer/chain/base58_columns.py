@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from indexer.chain.base64_columns import array_of_parts
+from indexer.chain.base64_columns import Arrow, array_of_parts
 
 _ALPHABET = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _STRANGER = 255
@@ -37,7 +37,7 @@ class Decoded(NamedTuple):
             those are left to `decode_base58`.
     """
 
-    values: pa.BinaryArray
+    values: Arrow
     valid: npt.NDArray[np.bool_]
 
 
@@ -68,7 +68,8 @@ def decode_base58_columns(texts: Sequence[str]) -> Decoded:
 
 def _leading_zeros(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     is_set = rows != 0
-    return np.where(is_set.any(axis=1), is_set.argmax(axis=1), rows.shape[1])
+    zeros: npt.NDArray[np.int64] = np.where(is_set.any(axis=1), is_set.argmax(axis=1), rows.shape[1])
+    return zeros
 
 
 def _to_bytes(digits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -2,10 +2,10 @@
 Many base64 texts decoded by one call.
 
 Texts whose lengths are multiples of four can be decoded as one: only padding stands between them, and it is replaced by
-letters whose bytes are dropped again. A text that this is not true of is read by `logs.payloads_of`, as a single line is.
+letters whose bytes are dropped again. Any other text is read by `logs.payloads_of`, as a single line is.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 import pybase64
 
 from indexer.chain.logs import payloads_of
+
+# An Arrow array, of the type that the docstring beside it says: pyarrow's stubs know too few of the ways to make one.
+Arrow: TypeAlias = Any
 
 # What a line says before its text; a line with anything else there is read by itself.
 PREFIX = b"Program data: "
@@ -34,11 +37,11 @@ class Decoded(NamedTuple):
         fields: int64, (n_lines,): number of fields; -1 where one of them is not base64.
     """
 
-    first: pa.BinaryArray
+    first: Arrow
     fields: npt.NDArray[np.int64]
 
 
-def decode_fields(lines: pa.StringArray) -> Decoded:
+def decode_fields(lines: Arrow) -> Decoded:
     """
     Decode data lines, all of which begin with "Program data:".
 
@@ -70,16 +73,18 @@ class _Texts(NamedTuple):
     pads: npt.NDArray[np.int64]
 
 
-def _is_regular(lines: pa.StringArray) -> npt.NDArray[np.bool_]:
+def _is_regular(lines: Arrow) -> npt.NDArray[np.bool_]:
     """Return which lines have, as far as their length and their prefix tell, one field."""
     offsets, data = bytes_of(lines)
     lengths = np.diff(offsets) - len(PREFIX)
-    is_regular = (lengths > 0) & (lengths % 4 == 0)
+    is_regular: npt.NDArray[np.bool_] = (lengths > 0) & (lengths % 4 == 0)
     space = np.where(is_regular, offsets[:-1] + len(PREFIX) - 1, 0)
-    return is_regular & (data[space] == PREFIX[-1]) if is_regular.any() else is_regular
+    if is_regular.any():
+        is_regular &= data[space] == PREFIX[-1]
+    return is_regular
 
 
-def _texts(lines: pa.StringArray) -> _Texts:
+def _texts(lines: Arrow) -> _Texts:
     """Each line has a text of at least four letters, and of a multiple of four."""
     # Without an end, Arrow's slice fails on long values (apache/arrow#51222).
     offsets, data = bytes_of(pc.binary_slice(lines.cast(pa.binary()), len(PREFIX), _END))
@@ -93,7 +98,7 @@ def _texts(lines: pa.StringArray) -> _Texts:
     return _Texts(offsets, letters, pads)
 
 
-def bytes_of(array: pa.StringArray | pa.BinaryArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+def bytes_of(array: Arrow) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
     """Return int64 offsets, (n + 1,), and the bytes that they refer to."""
     _, offset_buffer, data_buffer = array.buffers()
     if len(array) == 0 or offset_buffer is None or data_buffer is None:
@@ -104,9 +109,14 @@ def bytes_of(array: pa.StringArray | pa.BinaryArray) -> tuple[npt.NDArray[np.int
 
 def _decode(letters: npt.NDArray[np.uint8]) -> bytes | None:
     try:
-        return pybase64.b64decode(memoryview(letters), validate=True)
+        return pybase64.b64decode(_buffer(letters), validate=True)
     except ValueError:
         return None
+
+
+def _buffer(data: Any) -> pa.Buffer:
+    """Return what an array, or bytes, has, without a copy."""
+    return pa.py_buffer(data)
 
 
 def _has_only_letters(texts: _Texts) -> npt.NDArray[np.bool_]:
@@ -116,17 +126,15 @@ def _has_only_letters(texts: _Texts) -> npt.NDArray[np.bool_]:
     return fine
 
 
-def _without_padding(raw: bytes, texts: _Texts) -> pa.BinaryArray:
+def _without_padding(raw: bytes, texts: _Texts) -> Arrow:
     starts = texts.offsets // 4 * 3
     if not texts.pads.any():
-        buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(raw)]
+        buffers = [None, _buffer(starts.astype(np.int32)), _buffer(raw)]
         return pa.Array.from_buffers(pa.binary(), len(texts.pads), buffers)
     return array_of_parts(np.frombuffer(raw, np.uint8), starts[:-1], np.diff(starts) - texts.pads)
 
 
-def array_of_parts(
-    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
-) -> pa.BinaryArray:
+def array_of_parts(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Arrow:
     """
     Return `sizes` bytes of `data` from each of `starts`.
 
@@ -135,7 +143,7 @@ def array_of_parts(
         starts, sizes: int64, (n_values,).
     """
     # Views may leave bytes between them out; making them one array copies only what they show.
-    buffers = [None, pa.py_buffer(_views(data, starts, sizes)), pa.py_buffer(data)]
+    buffers = [None, _buffer(_views(data, starts, sizes)), _buffer(data)]
     return pa.Array.from_buffers(pa.binary_view(), len(starts), buffers).cast(pa.binary())
 
 
@@ -160,16 +168,16 @@ def _views(
     return views
 
 
-def _with_others(first: pa.BinaryArray, lines: pa.StringArray, is_regular: npt.NDArray[np.bool_]) -> Decoded:
+def _with_others(first: Arrow, lines: Arrow, is_regular: npt.NDArray[np.bool_]) -> Decoded:
     """Put the lines that are not regular, read one by one, between the others."""
     fields = np.ones(len(lines), np.int64)
     others = np.flatnonzero(~is_regular)
     if len(others) == 0:
         return Decoded(first, fields)
-    read = [payloads_of(line) for line in lines.take(pa.array(others)).to_pylist()]
+    read = [payloads_of(line) for line in lines.take(others).to_pylist()]
     fields[others] = [-1 if payloads is None else len(payloads) for payloads in read]
     more = pa.array([payloads[0] if payloads else b"" for payloads in read], pa.binary())
     places = np.empty(len(lines), np.int64)
     places[np.flatnonzero(is_regular)] = np.arange(len(first))
     places[others] = np.arange(len(first), len(lines))
-    return Decoded(pa.concat_arrays([first, more]).take(pa.array(places)), fields)
+    return Decoded(pa.concat_arrays([first, more]).take(places), fields)

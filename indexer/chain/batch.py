@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from indexer.chain.base64_columns import Arrow
 from indexer.chain.bodies import TransactionColumns
 from indexer.chain.columns import Columns, Group
 from indexer.chain.events import CPI_PROBLEM_BASE, Problem, extract_events
@@ -63,7 +65,7 @@ class Extracted(NamedTuple):
     complete: Flags
 
     @property
-    def count(self) -> int:
+    def event_count(self) -> int:
         """The number of events."""
         return sum(len(found.rows) for found in self.events.values())
 
@@ -78,10 +80,10 @@ class _Found(NamedTuple):
     """
 
     rows: Ints
-    kinds: "np.ndarray[tuple[int], np.dtype[np.int8]]"
+    kinds: npt.NDArray[np.int8]
     ordinals: Ints
     fields: Ints
-    payloads: pa.BinaryArray
+    payloads: Arrow
 
 
 def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Program]) -> Extracted:
@@ -106,10 +108,10 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
     events: dict[tuple[bytes, str], EventColumns] = {}
     for place, program_id in enumerate(transactions.programs):
         found = _found(transactions, logs, place, succeeded)
+        if len(found.rows) == 0:
+            continue
         columns = programs[program_id].decode_events(found.payloads)
-        problems += (
-            problem for row, problem in _problems(program_id, table, found, columns) if not told[row]
-        )
+        problems += (problem for row, problem in _problems(program_id, table, found, columns) if not told[row])
         for name, group in columns.groups.items():
             events[program_id, name] = _event_columns(table, found, group)
     return Extracted(events, problems, complete)
@@ -127,7 +129,7 @@ def _told_singly(transactions: TransactionColumns, logs: LogColumns) -> Flags:
 def _found(transactions: TransactionColumns, logs: LogColumns, place: int, succeeded: Flags) -> _Found:
     calls = transactions.calls
     mine = np.flatnonzero((logs.programs == place) & succeeded[logs.rows])
-    payloads = logs.payloads if len(mine) == len(logs.rows) else logs.payloads.take(pa.array(mine))
+    payloads = logs.payloads if len(mine) == len(logs.rows) else logs.payloads.take(mine)
     found = _Found(logs.rows[mine], np.zeros(len(mine), np.int8), logs.ordinals[mine], logs.fields[mine], payloads)
     called = np.flatnonzero(calls.programs == place)
     if len(called) == 0:
@@ -136,18 +138,18 @@ def _found(transactions: TransactionColumns, logs: LogColumns, place: int, succe
     kinds = np.concatenate([found.kinds, np.ones(len(called), np.int8)])
     ordinals = np.concatenate([found.ordinals, calls.ordinals[called]])
     fields = np.concatenate([found.fields, np.ones(len(called), np.int64)])
-    payloads = pa.concat_arrays([found.payloads, calls.payloads.take(pa.array(called))])
+    payloads = pa.concat_arrays([found.payloads, calls.payloads.take(called)])
     # Both parts are in order already: sorting by the transaction alone keeps lines before calls.
     order = np.argsort(rows, kind="stable")
-    return _Found(rows[order], kinds[order], ordinals[order], fields[order], payloads.take(pa.array(order)))
+    return _Found(rows[order], kinds[order], ordinals[order], fields[order], payloads.take(order))
 
 
 def _event_columns(table: pa.RecordBatch, found: _Found, group: Group) -> EventColumns:
     rows = found.rows[group.rows]
-    at = pa.array(rows)
+    at = rows
     identity = [
         table["signature"].take(at),
-        pa.DictionaryArray.from_arrays(pa.array(found.kinds[group.rows]), pa.array(KINDS)),
+        pa.DictionaryArray.from_arrays(found.kinds[group.rows], list(KINDS)),
         pa.array(found.ordinals[group.rows]),
         table["slot"].take(at),
         table["block_time"].take(at),

@@ -10,28 +10,34 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Meta
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from indexer.chain.base58_columns import decode_base58_columns
+from indexer.chain.base64_columns import Arrow
+from indexer.chain.body_lines import Bodies, BodyLines
+from indexer.chain.body_shape import (
+    NOT_READ,
+    Outcome,
+    all_keys,
+    decode_body,
+    decode_reply,
+    decode_result,
+    is_possible,
+)
 from indexer.chain.events import CPI_EVENT_TAG, CPI_ORDINAL_STRIDE, event_authority
 from indexer.chain.log_columns import Ints
 from indexer.chain.transaction import NO_SIGNATURE, Transaction, parse_transaction
 from indexer.errors import DataError
 
-# Bytes in which each line is one body, or the bodies one by one.
-Bodies: TypeAlias = bytes | bytearray | memoryview | Sequence[bytes]
-
 _REPLY = b'{"jsonrpc"'
-_SEARCH = 1 << 16
-_SIGNATURE = pa.binary(64)
+_SIGNATURE: pa.DataType = pa.binary(64)
 TRANSACTION_SCHEMA = pa.schema(
     [
         ("signature", _SIGNATURE),
@@ -44,9 +50,6 @@ TRANSACTION_SCHEMA = pa.schema(
         ("line", pa.int64()),
     ]
 )
-
-_Number: TypeAlias = Annotated[int, Meta(ge=-(1 << 62), lt=1 << 62)]
-_Place: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
 
 
 class LineError(NamedTuple):
@@ -70,7 +73,7 @@ class Calls(NamedTuple):
     rows: Ints
     programs: Ints
     ordinals: Ints
-    payloads: pa.BinaryArray
+    payloads: Arrow
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class TransactionColumns:
     left: dict[int, Transaction]
     errors: tuple[LineError, ...]
     programs: tuple[bytes, ...]
-    bodies: "BodyLines" = field(repr=False)
+    bodies: BodyLines = field(repr=False)
     first_line: int = 0
 
     def __len__(self) -> int:
@@ -102,136 +105,7 @@ class TransactionColumns:
     def transaction(self, row: int) -> Transaction:
         """Return the transaction of a row as `parse_transaction` reads it."""
         kept = self.left.get(row)
-        return kept if kept is not None else _parse(self.bodies[self.table["line"][row].as_py() - self.first_line])
-
-
-class BodyLines:
-    """
-    The bodies one by one, without their line ends; lines of nothing but spaces are bodies as well, and wrong ones.
-
-    A last line without a line end counts, one without any byte does not.
-    """
-
-    def __init__(self, bodies: Bodies) -> None:
-        self._listed: Sequence[bytes] | None = None
-        if not isinstance(bodies, bytes | bytearray | memoryview):
-            self._listed = bodies
-            self._ends = np.zeros(0, np.int64)
-            return
-        self._view = memoryview(bodies)
-        ends = np.flatnonzero(np.frombuffer(self._view, np.uint8) == ord("\n"))
-        if len(self._view) and (len(ends) == 0 or ends[-1] != len(self._view) - 1):
-            ends = np.append(ends, len(self._view))
-        self._ends = ends
-
-    def __len__(self) -> int:
-        return len(self._ends) if self._listed is None else len(self._listed)
-
-    def __getitem__(self, line: int) -> bytes:
-        if self._listed is not None:
-            return self._listed[line]
-        start = int(self._ends[line - 1]) + 1 if line else 0
-        return bytes(self._view[start : int(self._ends[line])])
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self._listed is not None:
-            yield from self._listed
-            return
-        view, start = self._view, 0
-        for end in self._ends.tolist():
-            yield bytes(view[start:end])
-            start = end + 1
-
-
-class _Header(msgspec.Struct, rename="camel", gc=False):
-    num_required_signatures: _Place
-    num_readonly_signed_accounts: _Place
-    num_readonly_unsigned_accounts: _Place
-
-
-class _Instruction(msgspec.Struct, rename="camel", gc=False):
-    program_id_index: _Place
-    accounts: tuple[_Place, ...]
-    data: str
-    stack_height: int | None = None
-
-
-class _Lookup(msgspec.Struct, rename="camel", gc=False):
-    account_key: str
-    writable_indexes: tuple[int, ...] = ()
-    readonly_indexes: tuple[int, ...] = ()
-
-
-class _Message(msgspec.Struct, rename="camel", gc=False):
-    account_keys: tuple[str, ...]
-    header: _Header
-    instructions: tuple[_Instruction, ...]
-    address_table_lookups: tuple[_Lookup, ...] | None = None
-
-
-class _Content(msgspec.Struct, gc=False):
-    signatures: tuple[str, ...]
-    message: _Message
-
-
-class _Inner(msgspec.Struct, gc=False):
-    index: _Place
-    instructions: tuple[_Instruction, ...]
-
-
-class _Loaded(msgspec.Struct, gc=False):
-    writable: tuple[str, ...] = ()
-    readonly: tuple[str, ...] = ()
-
-
-class _Meta(msgspec.Struct, rename="camel", gc=False):
-    log_messages: tuple[str, ...]
-    inner_instructions: tuple[_Inner, ...]
-    err: Any = None
-    fee: _Number = 0
-    compute_units_consumed: _Number | None = None
-    loaded_addresses: _Loaded | None = None
-
-
-class _Body(msgspec.Struct, rename="camel", gc=False):
-    """A body as nearly all are; what cannot be read as one is not wrong, but needs a closer look."""
-
-    transaction: _Content
-    slot: _Number
-    meta: _Meta
-    block_time: _Number | None = None
-    version: int | str | None = None
-
-
-class _ReplyBody(msgspec.Struct, gc=False):
-    result: _Body
-
-
-class _ReplyResult(msgspec.Struct, gc=False):
-    result: msgspec.Raw
-
-
-_decode_body = msgspec.json.Decoder(_Body).decode
-_decode_reply = msgspec.json.Decoder(_ReplyBody).decode
-_decode_result = msgspec.json.Decoder(_ReplyResult).decode
-_NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def body_batches(data: bytes | bytearray | memoryview, size: int = 1 << 24) -> Iterator[memoryview]:
-    """
-    Cut `data`, one body a line, into batches to be read one after the other, without copying any.
-
-    Args:
-        size: bytes of a batch, about; a longer line is a batch of its own. What is read stays near the processor.
-    """
-    view, start = memoryview(data), 0
-    while start < len(view):
-        end = min(start + size, len(view))
-        while end < len(view) and view[end - 1] != ord("\n"):
-            found = bytes(view[end : end + _SEARCH]).find(b"\n")
-            end = min(end + _SEARCH, len(view)) if found < 0 else end + found + 1
-        yield view[start:end]
-        start = end
+        return kept if kept is not None else _parse(self.bodies.body(self.table["line"][row].as_py() - self.first_line))
 
 
 def read_bodies(bodies: Bodies, programs: Sequence[bytes] = (), *, first_line: int = 0) -> TransactionColumns:
@@ -275,8 +149,8 @@ def _read_all(lines: BodyLines, programs: Sequence[bytes], doubts: _Doubts) -> "
 
 def _parse(body: bytes) -> Transaction:
     if body.startswith(_REPLY):
-        with suppress(*_NOT_READ):
-            body = bytes(_decode_result(body).result)
+        with suppress(*NOT_READ):
+            body = bytes(decode_result(body).result)
     return parse_transaction(body)
 
 
@@ -285,6 +159,7 @@ class _Reading:
 
     def __init__(self, programs: Sequence[bytes], bad_keys: frozenset[str]) -> None:
         self._bad_keys = bad_keys
+        self._is_reply = False
         self._programs = tuple(programs)
         self._places = {str(Pubkey.from_bytes(program)): place for place, program in enumerate(programs)}
         self._authorities = [str(Pubkey.from_bytes(event_authority(program))) for program in programs]
@@ -301,23 +176,29 @@ class _Reading:
         self._left: dict[int, Transaction] = {}
         self._errors: list[LineError] = []
 
-    def read(self, line: int, body: bytes) -> bool:
+    def read(self, line: int, body: bytes | memoryview) -> bool:
         """Return False, and keep nothing, where the body is out of the ordinary, or perhaps wrong."""
         try:
-            parsed = _decode_reply(body).result if body.startswith(_REPLY) else _decode_body(body)
-        except _NOT_READ:
-            return False
+            parsed = (
+                decode_reply(body).result if self._is_reply and body[: len(_REPLY)] == _REPLY else decode_body(body)
+            )
+        except NOT_READ:
+            if self._is_reply or body[: len(_REPLY)] != _REPLY:
+                return False
+            # One reply is seldom alone.
+            self._is_reply = True
+            return self.read(line, body)
         content, meta = parsed.transaction, parsed.meta
         message = content.message
         loaded = meta.loaded_addresses
         if message.address_table_lookups or (loaded is not None and (loaded.writable or loaded.readonly)):
-            keys = _all_keys(message, loaded)
+            keys = all_keys(message, loaded)
         else:
             keys = message.account_keys
         if keys is None or (self._bad_keys and not self._bad_keys.isdisjoint(keys)):
             return False
         self._keys.update(keys)
-        if not (content.signatures and meta.log_messages and _is_possible(message)):
+        if not (content.signatures and meta.log_messages and is_possible(message)):
             return False
         count = len(keys)
         for instruction in message.instructions:
@@ -336,7 +217,7 @@ class _Reading:
         self._logs += logs
         self._log_counts.append(len(logs))
 
-    def _read_inner(self, meta: "_Meta", keys: Sequence[str]) -> bool:
+    def _read_inner(self, meta: Outcome, keys: Sequence[str]) -> bool:
         count, places, row = len(keys), self._places, len(self._signatures)
         calls: list[int] = []
         texts: list[str] = []
@@ -358,10 +239,10 @@ class _Reading:
         self._call_texts += texts
         return True
 
-    def leave(self, line: int, body: bytes) -> None:
+    def leave(self, line: int, body: bytes | memoryview) -> None:
         """Keep the transaction as it is, or say why it is none."""
         try:
-            tx = _parse(body)
+            tx = _parse(bytes(body))
             _check_bounds(tx)
         except DataError as error:
             self._errors.append(LineError(line, str(error)))
@@ -376,7 +257,7 @@ class _Reading:
         self._decoded_signatures = decode_base58_columns(self._signatures)
         self._decoded_calls = decode_base58_columns(self._call_texts)
         values = self._decoded_signatures.values
-        is_wrong = ~self._decoded_signatures.valid | np.asarray(pc.equal(values, NO_SIGNATURE))
+        is_wrong = ~self._decoded_signatures.valid | np.asarray(pc.equal(values, pa.scalar(NO_SIGNATURE)))
         is_wrong |= np.asarray(pc.binary_length(values)) != len(NO_SIGNATURE)
         rows = set(np.flatnonzero(is_wrong).tolist())
         rows.update(self._calls[4 * at] for at in np.flatnonzero(~self._decoded_calls.valid).tolist())
@@ -400,7 +281,7 @@ class _Reading:
         table = pa.RecordBatch.from_arrays(list(columns.values()), schema=TRANSACTION_SCHEMA)
         return TransactionColumns(table, self._call_columns(), self._left, errors, self._programs, lines, first_line)
 
-    def _signature_column(self) -> pa.FixedSizeBinaryArray:
+    def _signature_column(self) -> Arrow:
         decoded = self._decoded_signatures
         if decoded.valid.all():
             return decoded.values.cast(_SIGNATURE)
@@ -410,21 +291,23 @@ class _Reading:
             values[row] = tx.signature
         return pa.array(values, _SIGNATURE)
 
-    def _log_column(self) -> pa.ListArray:
+    def _log_column(self) -> Arrow:
         counts = np.array(self._log_counts, np.int64)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         is_null = np.zeros(len(counts), np.bool_)
         is_null[[row for row, tx in self._left.items() if tx.logs is None]] = True
         values = _strings(self._logs)
-        mask = pa.array(is_null) if is_null.any() else None
-        return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
+        mask: Arrow = pa.array(is_null) if is_null.any() else None
+        column: Arrow = pa.ListArray
+        return column.from_arrays(pa.array(offsets), values, mask=mask)
 
     def _call_columns(self) -> Calls:
         rows, programs, ordinals, signed = np.array(self._calls, np.int64).reshape(-1, 4).T
         values = self._decoded_calls.values
-        is_tagged = np.asarray(pc.starts_with(values, CPI_EVENT_TAG))
+        tag: Any = CPI_EVENT_TAG
+        is_tagged = np.asarray(pc.starts_with(values, tag))
         kept = np.flatnonzero((signed != 0) & is_tagged)
-        payloads = pc.binary_slice(values.take(pa.array(kept)), len(CPI_EVENT_TAG), (1 << 31) - 1)
+        payloads = pc.binary_slice(values.take(kept), len(CPI_EVENT_TAG), (1 << 31) - 1)
         found = Calls(rows[kept], programs[kept], ordinals[kept], payloads)
         more = [call for row, tx in self._left.items() for call in _calls_of(tx, row, self._programs)]
         if not more:
@@ -433,7 +316,7 @@ class _Reading:
         order = np.argsort(np.concatenate([found.rows, left[0]]), kind="stable")
         joined = pa.concat_arrays([payloads, pa.array([call[3] for call in more], pa.binary())])
         columns = [np.concatenate([mine, its])[order] for mine, its in zip(found[:3], left, strict=True)]
-        return Calls(columns[0], columns[1], columns[2], joined.take(pa.array(order)))
+        return Calls(columns[0], columns[1], columns[2], joined.take(order))
 
 
 @lru_cache(maxsize=131_072)
@@ -443,24 +326,6 @@ def _is_key(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _all_keys(message: _Message, loaded: _Loaded | None) -> Sequence[str] | None:
-    """Return the static and the loaded keys; None where the tables' keys are not all told."""
-    lookups = message.address_table_lookups or ()
-    writable, readonly = ((), ()) if loaded is None else (loaded.writable, loaded.readonly)
-    expected = sum(len(t.writable_indexes) for t in lookups), sum(len(t.readonly_indexes) for t in lookups)
-    return (*message.account_keys, *writable, *readonly) if expected == (len(writable), len(readonly)) else None
-
-
-def _is_possible(message: _Message) -> bool:
-    """Whether the header fits the keys."""
-    header, count = message.header, len(message.account_keys)
-    signers = header.num_required_signatures
-    return (
-        header.num_readonly_signed_accounts <= signers <= count
-        and header.num_readonly_unsigned_accounts <= count - signers
-    )
 
 
 def _check_bounds(tx: Transaction) -> None:
@@ -488,8 +353,8 @@ def _calls_of(tx: Transaction, row: int, programs: Sequence[bytes]) -> Iterator[
                 yield row, place, outer * CPI_ORDINAL_STRIDE + position, data[len(CPI_EVENT_TAG) :]
 
 
-def _strings(texts: list[str]) -> pa.StringArray:
-    array = pa.array(texts, pa.string())
+def _strings(texts: list[str]) -> Arrow:
+    array: Arrow = pa.array(texts, pa.string())
     if isinstance(array, pa.ChunkedArray):
         raise DataError("the logs of a batch have more than 2 GiB of text; cut the batch")
     return array

@@ -9,14 +9,14 @@ by `scan_logs` itself. What the data means is decoded in `batch.py`.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.chain.base64_columns import bytes_of, decode_fields
+from indexer.chain.base64_columns import Arrow, bytes_of, decode_fields
 from indexer.chain.logs import TRUNCATED, bad_base64, program_of, scan_logs, step_of
 from indexer.errors import DataError
 
@@ -24,6 +24,9 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Places: TypeAlias = npt.NDArray[np.int32]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Words: TypeAlias = npt.NDArray[np.uint64]
+
+# An Arrow list of strings, whole or in chunks, or Python lists; null or None where a node has no logs.
+Logs: TypeAlias = Arrow | Sequence[Sequence[str] | None]
 
 # `programs` of a line whose program the logs do not tell.
 UNKNOWN = -1
@@ -73,7 +76,7 @@ class LogColumns(NamedTuple):
     rows: Ints
     programs: Ints
     ordinals: Ints
-    payloads: pa.BinaryArray
+    payloads: Arrow
     fields: Ints
     truncated: Flags
     missing: Flags
@@ -93,7 +96,7 @@ class _Lines(NamedTuple):
         words: uint64, (n_lines,): the bytes 4 to 12; of a shorter line, bytes of the next follow.
     """
 
-    text: pa.StringArray
+    text: Arrow
     bytes: npt.NDArray[np.uint8]
     starts: Ints
     lengths: Ints
@@ -102,9 +105,7 @@ class _Lines(NamedTuple):
     words: Words
 
 
-def scan_log_columns(
-    logs: pa.Array | pa.ChunkedArray | Sequence[Sequence[str] | None], programs: Sequence[bytes]
-) -> LogColumns:
+def scan_log_columns(logs: Logs, programs: Sequence[bytes]) -> LogColumns:
     """
     Attribute every data line of `programs`, and every one that is nobody's; those of others are counted, not read.
 
@@ -125,15 +126,13 @@ def scan_log_columns(
     keep = np.flatnonzero((owners != _FOREIGN) & ~odd[rows])
     none = pa.array([], pa.binary())
     missing = np.asarray(listed.is_null())
-    places = LogColumns(
-        rows[keep], owners[keep], _counted(rows)[keep], none, rows[:0], truncated, missing, ()
-    )
+    places = LogColumns(rows[keep], owners[keep], _counted(rows)[keep], none, rows[:0], truncated, missing, ())
     found = _decoded(lines, data[keep], places)
     odd |= unreadable
     return _with_odd(found, logs, np.flatnonzero(odd), programs) if odd.any() else found
 
 
-def _listed(logs: pa.Array | pa.ChunkedArray | Sequence[Sequence[str] | None]) -> tuple[pa.ListArray, Flags]:
+def _listed(logs: Any) -> tuple[Arrow, Flags]:
     """Return the logs as one array, and which transactions Arrow cannot hold: their place is left empty."""
     unreadable = np.zeros(len(logs), np.bool_)
     try:
@@ -160,7 +159,7 @@ def _has_utf8(lines: Sequence[str] | None) -> bool:
     return True
 
 
-def _lines(listed: pa.ListArray) -> _Lines:
+def _lines(listed: Arrow) -> _Lines:
     text = listed.flatten()
     counts = np.asarray(pc.fill_null(listed.value_lengths(), 0))
     rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
@@ -193,7 +192,7 @@ def _data_lines(lines: _Lines, count: int) -> tuple[Ints, Flags]:
     data = data[is_data & (lines.lengths[data] >= len("Program data:"))]
     truncated = np.zeros(count, np.bool_)
     cuts = np.flatnonzero(lines.words == _CUT)
-    cuts = cuts[np.asarray(pc.equal(lines.text.take(pa.array(cuts)), TRUNCATED))]
+    cuts = cuts[np.array([text == TRUNCATED for text in lines.text.take(cuts).to_pylist()], np.bool_)]
     if len(cuts):
         truncated[lines.rows[cuts]] = True
         first = np.full(count, len(lines.text))
@@ -241,8 +240,8 @@ def _steps(lines: _Lines, data: Ints, count: int) -> _Steps:
     is_step &= np.arange(len(is_step), dtype=np.int32) < np.repeat(last, lines.counts)
     at = np.flatnonzero(is_step)
     is_long = lines.lengths[at] > _SHORT
-    short = lines.text.take(pa.array(at[~is_long])).dictionary_encode()
-    long = pc.binary_slice(lines.text.take(pa.array(at[is_long])).cast(pa.binary()), 0, _PREFIX).dictionary_encode()
+    short = lines.text.take(at[~is_long]).dictionary_encode()
+    long = pc.binary_slice(lines.text.take(at[is_long]).cast(pa.binary()), 0, _PREFIX).dictionary_encode()
     known: dict[str, int] = {}
     meant = [_short_step(line, known) for line in short.dictionary.to_pylist()]
     codes = np.empty(len(at), np.int32)
@@ -338,14 +337,14 @@ def _openers(levels: Places, is_open: Flags) -> Ints:
 
 def _decoded(lines: _Lines, data: Ints, found: LogColumns) -> LogColumns:
     """Return `found` with what its lines, `data`, hold."""
-    decoded = decode_fields(lines.text.take(pa.array(data)))
+    decoded = decode_fields(lines.text.take(data))
     found = found._replace(payloads=decoded.first, fields=decoded.fields)
     unread = np.flatnonzero(decoded.fields < 0)
     if len(unread) == 0:
         return found
     bad = [
         BadLineRow(int(found.rows[at]), int(found.programs[at]), int(found.ordinals[at]), bad_base64(line))
-        for at, line in zip(unread.tolist(), lines.text.take(pa.array(data[unread])).to_pylist(), strict=True)
+        for at, line in zip(unread.tolist(), lines.text.take(data[unread]).to_pylist(), strict=True)
     ]
     return _taken(found, np.flatnonzero(decoded.fields >= 0))._replace(bad=tuple(bad))
 
@@ -355,14 +354,14 @@ def _taken(found: LogColumns, at: Ints) -> LogColumns:
         rows=found.rows[at],
         programs=found.programs[at],
         ordinals=found.ordinals[at],
-        payloads=found.payloads.take(pa.array(at)),
+        payloads=found.payloads.take(at),
         fields=found.fields[at],
     )
 
 
-def _with_odd(found: LogColumns, logs: Sequence[Sequence[str] | None] | pa.Array, odd: Ints, programs: Sequence[bytes]) -> LogColumns:
+def _with_odd(found: LogColumns, logs: Logs, odd: Ints, programs: Sequence[bytes]) -> LogColumns:
     """Add the transactions that have to be read line by line."""
-    places: dict[bytes | None, int] = {program: place for place, program in enumerate(programs)}
+    places: dict[Any, int] = {program: place for place, program in enumerate(programs)}
     places[None] = UNKNOWN
     read: list[tuple[int, int, int, int]] = []
     payloads: list[bytes] = []

@@ -70,7 +70,9 @@ class LogScan(NamedTuple):
     bad: tuple[BadLine, ...]
 
 
-def scan_logs(logs: Sequence[str] | None, *, programs: Container[bytes] | None = None) -> LogScan:
+def scan_logs(  # noqa: PLR0912 - one loop over all lines, as calling a function for each costs more than reading it
+    logs: Sequence[str] | None, *, programs: Container[bytes] | None = None
+) -> LogScan:
     """
     Attribute every data line to the program that was running when it was printed.
 
@@ -100,7 +102,7 @@ def scan_logs(logs: Sequence[str] | None, *, programs: Container[bytes] | None =
                     if payloads is None:
                         bad.append(BadLine(ordinal, running, bad_base64(line)))
                     else:
-                        data.append(DataLine(ordinal, running, payloads))
+                        data.append(_as_tuple(DataLine, (ordinal, running, payloads)))
                 ordinal += 1
                 continue
             if line == TRUNCATED:
@@ -193,3 +195,5 @@ def _pop(name: str, stack: list[str | None]) -> None:
 
 _steps: dict[str, Step] = {}
 _decode_base64 = pybase64.b64decode
+# What a NamedTuple's own constructor does, without what naming the arguments costs.
+_as_tuple = tuple.__new__

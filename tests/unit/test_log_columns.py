@@ -78,8 +78,9 @@ names = st.one_of(
 )
 ends = st.one_of(
     st.sampled_from(
-        ["success", "failed", "failed: x", "failed to complete: Access violation", "successful", "success\n", "invoke [",
-         "invoke [1", "invoke [1] ", "consumed 3 of 200000 compute units", "consumed 4645 of 200000 compute units!" * 2,
+        ["success", "failed", "failed: x", "failed to complete: Access violation", "successful", "success\n",
+         "invoke [", "invoke [1", "invoke [1] ", "consumed 3 of 200000 compute units",
+         "consumed 4645 of 200000 compute units!" * 2,
          "failed: " + "why " * 20, "success " * 10, "invoke [1]" * 8, ""]
     ),
     st.integers(-2, 120).map("invoke [{}]".format),
@@ -91,7 +92,8 @@ data_lines = st.one_of(
     st.lists(st.binary(max_size=9), max_size=3).map(lambda payloads: data(*payloads)),
     st.sampled_from(
         ["Program data:", "Program data: ", "Program data:YWJj", "Program data:  YWJj", "Program data: YWJj ",
-         "Program data: YQ=", "Program data: ====", "Program data: Y===", "Program data: YR==", "Program data: YQ==YWJj",
+         "Program data: YQ=", "Program data: ====", "Program data: Y===", "Program data: YR==",
+         "Program data: YQ==YWJj",
          "Program data: YW\nJ", "Program data: é123", "Program data: \u00a0YWJj", "Program data: YWI_", "Program data"]
     ),
 )  # fmt: skip
