@@ -13,7 +13,8 @@ from bench.readers.checks import DifferenceError
 from bench.readers.reading import ALL, LOGGED, Found, Logs, Reader, timed
 from indexer.chain.batch import Extracted as ExtractedEvents
 from indexer.chain.batch import extract_batch
-from indexer.chain.bodies import body_batches, read_bodies
+from indexer.chain.bodies import read_bodies
+from indexer.chain.body_lines import body_batches
 from indexer.chain.columns import Columns, Group
 from indexer.chain.log_columns import scan_log_columns
 
@@ -49,8 +50,6 @@ def read_logs(logs: LogLists) -> list[Batch]:
     batches = []
     for number, (name, program) in enumerate(PROGRAMS.items()):
         lines = np.flatnonzero(scanned.programs == number).astype(np.int64)
-        if not len(lines):
-            continue
         columns = program.decode_events(scanned.payloads.take(pa.array(lines, pa.int64())))
         batches.append(Batch(name, scanned.rows[lines], scanned.ordinals[lines], columns))
     return batches
