@@ -172,7 +172,9 @@ def _integer(type_: Integer, *, c_layout: bool) -> Codec:
     def wide(item: bytes) -> int:
         return int.from_bytes(item, "little", signed=signed)
 
-    # The programs' target aligns nothing to more than eight bytes, 128-bit integers included.
+    # The programs' target aligns nothing to more than eight bytes, 128-bit integers included, also where the compiler's
+    # own machine has come to use sixteen (x86-64 since Rust 1.78). Accounts on chain bear it out: Kamino's Reserve is
+    # 8616 bytes, Drift's PerpMarket 1208 and OpenBook's Market 840, and each would be longer by sixteen.
     align = min(size, 8) if c_layout else 1
     letter = {1: "b", 2: "h", 4: "i", 8: "q"}.get(size)
     if letter is None:
