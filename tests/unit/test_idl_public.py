@@ -45,8 +45,12 @@ FACTS = {
 
 def facts_of(name: str) -> Facts:
     idl = public_idl(name)
-    everything = (*idl.instructions, *idl.accounts, *idl.events)
-    digest = hashlib.sha256(b"".join(entry.discriminator for entry in everything)).hexdigest()[:12]
+    discriminators = [
+        *(instruction.discriminator for instruction in idl.instructions),
+        *(account.discriminator for account in idl.accounts),
+        *(event.discriminator for event in idl.events),
+    ]
+    digest = hashlib.sha256(b"".join(discriminators)).hexdigest()[:12]
     counts = len(idl.instructions), len(idl.accounts), len(idl.events), len(idl.errors)
     return Facts(idl.legacy, *counts, digest)
 
