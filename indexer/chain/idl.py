@@ -324,10 +324,10 @@ def _accounts(entries: list[Any], path: str, prefix: str, depth: int) -> Iterabl
 def _flag(entry: Mapping[str, Any], path: str, *names: str) -> bool:
     for name in names:
         value = entry.get(name)
-        # The very first IDLs say "either" of a signer that may be one.
-        if value is not None and not isinstance(value, bool):
+        # "either" is what tools other than Anchor say of a signer that may be one: it need not.
+        if value is not None and not isinstance(value, bool) and value != "either":
             raise fail(f"{path}.{name}", "is not true or false")
-        if value:
+        if value is True:
             return True
     return False
 
