@@ -1,0 +1,57 @@
+-- What has been proven, what is being proven, and which block a confirmed row was seen in.
+-- One writer for everything here: the indexer (role capstan_indexer), in any number of processes.
+
+-- The coverage ledger: slot ranges of a program in which every finalized transaction is stored, and how that was proven.
+-- Ranges of one program never overlap; neighbours proven by the same means become one.
+-- A program's frontier is the end of the range that begins where its history was asked to begin.
+create table capstan.coverage (
+    program_id bytea not null check (length(program_id) = 32),
+    from_slot  bigint not null check (from_slot >= 0),
+    to_slot    bigint not null,         -- inclusive
+    means      text not null check (means in ('signatures', 'blocks', 'file')),
+    proven_at  timestamptz not null default clock_timestamp(),
+    primary key (program_id, from_slot),
+    check (from_slot <= to_slot)
+);
+
+-- What an earlier version of the tables proved.
+insert into capstan.coverage (program_id, from_slot, to_slot, means, proven_at)
+select program_id, 0, slot, 'signatures', proven_at from capstan.frontiers where slot >= 0;
+
+-- A range that is being filled, by any number of processes. The listing walks backwards from to_slot and leaves jobs.
+create table capstan.backfills (
+    backfill_id  bigint generated always as identity primary key,
+    program_ids  bytea[] not null,       -- one for signatures; all that are looked for in blocks
+    means        text not null check (means in ('signatures', 'blocks')),
+    from_slot    bigint not null,
+    to_slot      bigint not null,
+    listed_from  bigint,                 -- jobs exist for every slot from here to to_slot; null before the first page
+    cursor       text,                   -- signature (base58) where the listing goes on
+    holder       text,                   -- who lists
+    leased_until timestamptz,
+    created_at   timestamptz not null default clock_timestamp(),
+    done_at      timestamptz,            -- every job is done
+    check (from_slot <= to_slot)
+);
+create unique index backfills_one_open on capstan.backfills (program_ids, means) where done_at is null;
+
+-- One piece of a backfill: whole slots. Claimed with SKIP LOCKED, kept by a lease, done in the transaction that stores
+-- its rows and its coverage.
+create table capstan.jobs (
+    job_id       bigint generated always as identity primary key,
+    backfill_id  bigint not null references capstan.backfills on delete cascade,
+    from_slot    bigint not null,
+    to_slot      bigint not null,
+    signatures   bytea[],                -- what the listing found there; null for blocks
+    slots        bigint[],
+    state        text not null default 'open' check (state in ('open', 'done')),
+    holder       text,
+    leased_until timestamptz,
+    attempts     integer not null default 0,
+    last_error   text,
+    done_at      timestamptz
+);
+create index jobs_open on capstan.jobs (backfill_id, from_slot) where state = 'open';
+
+-- The block in which a confirmed row was seen; null where it is not known. Another block in the same slot is a fork.
+alter table capstan.transactions add column blockhash text;
