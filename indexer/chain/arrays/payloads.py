@@ -111,10 +111,12 @@ def _keys(data: Data, length: int, at: Ints) -> Numbers:
 
 def by_number(found: Ints) -> Iterator[tuple[int, Ints]]:
     """Yield each number from 0 that occurs, with its rows, ascending."""
-    if len(found) and found[0] >= 0 and (found == found[0]).all():
+    if not len(found):
+        return
+    if found[0] >= 0 and (found == found[0]).all():
         yield int(found[0]), np.arange(len(found))
         return
-    order = np.argsort(found.astype(np.int16) if len(found) and found.max() < 1 << 15 else found, kind="stable")
+    order = np.argsort(found.astype(np.int16) if found.max() < 1 << 15 else found, kind="stable")
     numbers, firsts = np.unique(found[order], return_index=True)
     for number, rows in zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True):
         if number >= 0:
