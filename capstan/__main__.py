@@ -11,6 +11,9 @@ from capstan.demo import demo
 from dashboard.__main__ import dashboard
 from engine.__main__ import engine
 from indexer.__main__ import index
+from indexer.commands.decode import decode
+from indexer.commands.decode_tx import decode_tx
+from indexer.commands.idl import idl
 from indexer.commands.query import export, sql
 from indexer.console import reported, stop_with_parent
 from localnet.__main__ import localnet
@@ -28,6 +31,9 @@ app.command()(index)
 app.command()(engine)
 app.command()(dashboard)
 app.command()(localnet)
+app.command()(decode)
+app.command("decode-tx")(decode_tx)
+app.add_typer(idl, name="idl")
 app.command()(sql)
 app.command()(export)
 

@@ -1,10 +1,13 @@
 """The IDLs of large programs: each loads, compiles, and has the sizes that its accounts are known to have on chain."""
 
 import hashlib
+import json
+import struct
 from typing import NamedTuple
 
 import pytest
 
+from indexer.chain.idl import load_idl
 from indexer.chain.layout import Compiler, Mode
 from tests.fixtures.idl_values import PUBLIC, PUBLIC_NAMES, public_idl, public_program
 
@@ -115,3 +118,64 @@ def test_accounts_have_the_sizes_that_they_have_on_chain(name: str) -> None:
 def test_integers_of_128_bits_are_aligned_to_eight_bytes(name: str) -> None:
     """Laid out as C does, the accounts keep their size: with sixteen, most would have padding that they do not have."""
     assert sizes_of(name, "c") == SIZES[name]
+
+
+CURRENT = tuple(name for name, facts in FACTS.items() if not facts.legacy)
+# Marginfi names other programs' accounts in its own way. Wormhole's IDL was converted from one in camelCase, and says
+# what that spelling gives, which is not what is on chain; what an IDL says is taken, right or wrong.
+OTHERWISE = {
+    "marginfi": {"MinimalObligation", "MinimalReserve", "MinimalSpotMarket", "MinimalUser", "SolendMinimalReserve"},
+    "wormhole_core": {"encodedVaa", "guardianSet", "signatureSet"},
+}
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_discriminators_are_computed_as_anchor_computed_these(name: str) -> None:
+    """A current IDL says them; as a legacy one, without them and in camelCase, it would be given the same."""
+    idl = public_idl(name)
+    document = json.loads(idl.text)
+    for part in ("instructions", "accounts", "events"):
+        for entry in document.get(part, []):
+            del entry["discriminator"]
+    for entry in document["instructions"]:
+        entry["name"] = camel_case(entry["name"])
+    computed = load_idl(json.dumps(document), source=name)
+    for ours, theirs in zip(computed.instructions, idl.instructions, strict=True):
+        assert ours.discriminator == theirs.discriminator, theirs.name
+    events = {event.name: event.discriminator for event in idl.events}
+    assert {event.name: event.discriminator for event in computed.events} == events
+    accounts = {account.name: account.discriminator for account in idl.accounts}
+    otherwise = {one.name for one in computed.accounts if one.discriminator != accounts[one.name]}
+    assert otherwise == OTHERWISE.get(name, set())
+
+
+def camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in others)
+
+
+def test_generics_in_generics_have_the_bytes_of_what_they_stand_for() -> None:
+    """Anchor's own JavaScript does not read its test program's IDL, so here is the account by hand."""
+    program = public_program("anchor_generics")
+    pair = {"gen1": 1, "gen2": 2}
+    data = {
+        "gen1": 3,
+        "gen2": 4,
+        "gen3": pair,
+        "gen4": {"gen1": 5, "gen2": {"some_field": 6}},
+        "gen5": pair,
+        "gen6": pair,
+        "gen7": {"gen1": 7, "gen2": pair},
+        "arr": bytes(range(10)),
+        "warr": [8],
+        "warrval": [9],
+        "enm1": {"Named": {"gen1": 10, "gen2": 11}},
+        "enm2": {"Arr": [[{"gen1": index, "gen2": index} for index in range(30)]]},
+    }
+    written = struct.pack("<IQIQIB", 3, 4, 1, 2, 5, 6) + struct.pack("<IQIQIIQ", 1, 2, 1, 2, 7, 1, 2)
+    written += bytes(range(10)) + bytes([8, 9]) + struct.pack("<BIQ", 1, 10, 11)
+    written += b"\x03" + b"".join(struct.pack("<IQ", index, index) for index in range(30))
+    raw = program.accounts["GenericAccount"].discriminator + written
+    assert program.decode_account(raw) == ("GenericAccount", {"data": data}, 0)
+    assert program.encode_account("GenericAccount", {"data": data}) == raw
+    assert program.decode_instruction(program.encode_instruction("generic", {"generic_field": data}))[2] == 0
