@@ -18,15 +18,25 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.chain.arrays.arrow import arrow_schema, arrow_type
-from indexer.chain.arrays.lanes import Batch, Ints
-from indexer.chain.arrays.payloads import Data, Finder, Payloads, by_number, bytes_of
+from indexer.chain.arrays.lanes import Batch, Data, Ints, TooManyDeadError, array_over
+from indexer.chain.arrays.payloads import Finder, Payloads, by_number, bytes_of
 from indexer.chain.arrays.plan import Plan, compile_plan
 from indexer.chain.arrays.values import to_values
 from indexer.chain.codec import DecodeError
 from indexer.chain.layout import Compiler
 from indexer.chain.types import Defined
 
-__all__ = ["BatchDecoder", "Columns", "Group", "Layout", "RowError", "arrow_schema", "arrow_type", "to_values"]
+__all__ = [
+    "BatchDecoder",
+    "Columns",
+    "Group",
+    "Layout",
+    "Payloads",
+    "RowError",
+    "arrow_schema",
+    "arrow_type",
+    "to_values",
+]
 
 
 class RowError(NamedTuple):
@@ -37,7 +47,7 @@ class RowError(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """
     The payloads of one event, account or instruction.
@@ -53,7 +63,7 @@ class Group:
     trailing: Ints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Columns:
     """
     What a batch of payloads says.
@@ -85,9 +95,7 @@ class BatchDecoder:
         decode: the single decoder: the error of a bad payload is what it raises.
     """
 
-    def __init__(
-        self, layouts: Sequence[Layout], compiler: Compiler, decode: Callable[[bytes], object]
-    ) -> None:
+    def __init__(self, layouts: Sequence[Layout], compiler: Compiler, decode: Callable[[bytes], object]) -> None:
         self._layouts = layouts
         self._compiler = compiler
         self._decode = decode
@@ -115,7 +123,9 @@ class BatchDecoder:
                 groups[self._layouts[number].name] = group
             if len(group.rows) < len(rows):
                 bad.append(np.setdiff1d(rows, group.rows, assume_unique=True))
-        errors = [self._error(int(row), data[starts[row] : ends[row]].tobytes()) for row in np.sort(np.concatenate(bad))]
+        errors = [
+            self._error(int(row), data[starts[row] : ends[row]].tobytes()) for row in np.sort(np.concatenate(bad))
+        ]
         return Columns(MappingProxyType(groups), tuple(errors))
 
     def _group(self, number: int, data: Data, rows: Ints, starts: Ints, ends: Ints) -> Group:
@@ -123,16 +133,23 @@ class BatchDecoder:
         layout = self._layouts[number]
         if plan is None:
             plan = self._plans[number] = compile_plan(self._compiler, layout.type)
-        batch = Batch(data, starts, ends)
-        arrays, behind = plan.read(batch, starts + len(layout.discriminator))
+        while True:
+            batch = Batch(data, starts, ends)
+            try:
+                arrays, behind = plan.read(batch, starts + len(layout.discriminator))
+                break
+            except TooManyDeadError:
+                # Each time at another place of the layout, so this ends.
+                alive = batch.alive(None)
+                rows, starts, ends = rows[alive], starts[alive], ends[alive]
         # By way of a struct: only that knows how many rows there are without any column.
-        struct = pa.Array.from_buffers(pa.struct(list(plan.schema)), len(rows), [None], children=arrays)
+        struct = array_over(pa.struct(list(plan.schema)), len(rows), children=arrays)
         values = pa.RecordBatch.from_struct_array(struct)
         trailing = ends - behind
-        if batch.has_dead:
-            alive = batch.alive(None)
-            return Group(rows[alive], values.filter(pa.array(alive)), trailing[alive])
-        return Group(rows, values, trailing)
+        if not batch.has_dead:
+            return Group(rows, values, trailing)
+        alive = batch.alive(None)
+        return Group(rows[alive], values.filter(pa.array(alive)), trailing[alive])
 
     def _error(self, row: int, payload: bytes) -> RowError:
         try:

@@ -35,7 +35,8 @@ def one_by_one(program: Program, payloads: list[bytes]) -> dict[int, tuple[str, 
     found: dict[int, tuple[str, Any, int] | RowError] = {}
     for row, payload in enumerate(payloads):
         try:
-            found[row] = tuple(program.decode_event(payload))
+            name, values, trailing = program.decode_event(payload)
+            found[row] = (name, values, trailing)
         except DecodeError as error:
             found[row] = RowError(row, error.kind, str(error))
     return found

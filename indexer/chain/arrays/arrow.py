@@ -24,7 +24,7 @@ parts is JSON text as well; real ones have a few dozen. An option in an option i
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +60,9 @@ TYPE_PARTS_MAX = 4096
 # As many different types as `layout.py` compiles for one program.
 _TYPES_MAX = 5_000
 
-ArrowType: TypeAlias = "pa.DataType"
+# pyarrow's annotations tell every kind of type and array apart; which kind it is, here only the IDL knows.
+ArrowType: TypeAlias = Any
+ArrowArray: TypeAlias = Any
 # What a record batch is made of: an account or event by its type, arguments by their fields.
 Root: TypeAlias = "Type | tuple[Field, ...]"
 
@@ -126,6 +128,12 @@ def _body_type(type_: Type) -> ArrowType:
             return pa.binary()
         case Pubkey():
             return pa.binary(32)
+        case other:
+            return _compound_type(other)
+
+
+def _compound_type(type_: Type) -> ArrowType:
+    match type_:
         case Option(inner) | COption(inner):
             return arrow_type(inner)
         case Vec(element):
@@ -185,15 +193,16 @@ def enum_type(body: Enum) -> ArrowType:
 def fixed_width(type_: ArrowType) -> int:
     """Return the bytes that one value of `type_` takes in Arrow even if it is null."""
     if pa.types.is_struct(type_):
-        return sum(fixed_width(f.type) for f in type_)
+        return sum(fixed_width(field.type) for field in type_)
     if pa.types.is_fixed_size_list(type_):
-        return type_.list_size * fixed_width(type_.value_type)
+        return int(type_.list_size) * fixed_width(type_.value_type)
     if pa.types.is_fixed_size_binary(type_):
-        return type_.byte_width
+        return int(type_.byte_width)
     if pa.types.is_dictionary(type_):
-        return type_.index_type.bit_width // 8
+        return int(type_.index_type.bit_width) // 8
     if pa.types.is_primitive(type_) or pa.types.is_decimal(type_):
-        return max(type_.bit_width // 8, 1)
+        return max(int(type_.bit_width) // 8, 1)
+    # Of what has no fixed size, the offset.
     return 4
 
 

@@ -6,15 +6,16 @@ included: a leaf says where its first item lies and how the others follow. Parts
 and check what not every byte is allowed for: bools, tags.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from indexer.chain.arrays.arrow import arrow_type, variants_type
-from indexer.chain.arrays.lanes import ArrowArray, Batch, Ints, Mask, Numbers, Rows, list_array, spread
+from indexer.chain.arrays.arrow import DECIMAL, ArrowArray, ArrowType, arrow_type, fields_type, variants_type
+from indexer.chain.arrays.lanes import Batch, Ints, Mask, Numbers, Rows, array_over, list_array, spread
 from indexer.chain.layout import Compiler, Mode, place
 from indexer.chain.sequence import Member
 from indexer.chain.types import (
@@ -55,11 +56,28 @@ class Leaf:
     dims: tuple[tuple[int, int], ...]
     dtype: "np.dtype[Any]"
 
+    def room(self, lanes: int) -> Numbers:
+        """Return room for the leaf's items of so many lanes, in Arrow's memory, which is used again when it is free."""
+        shape = (lanes, *(length for length, _ in self.dims))
+        buffer: Any = pa.allocate_buffer(math.prod(shape) * self.dtype.itemsize)
+        return np.frombuffer(buffer, self.dtype).reshape(shape)
+
     def items(self, gathered: Numbers) -> Numbers:
         """Return the leaf's items in `gathered`, (lanes, *dims), without copying."""
         shape = (len(gathered), *(length for length, _ in self.dims))
         strides = (gathered.dtype.itemsize, *(stride for _, stride in self.dims))
         return np.ndarray(shape, self.dtype, buffer=gathered, offset=self.offset, strides=strides)
+
+
+class Place(NamedTuple):
+    """Where in a block a value lies: its first byte, and `dims` as of a leaf."""
+
+    offset: int
+    dims: tuple[tuple[int, int], ...] = ()
+
+    def behind(self, size: int) -> Self:
+        """Return the place `size` bytes later."""
+        return self._replace(offset=self.offset + size)
 
 
 class Part(Protocol):
@@ -79,7 +97,8 @@ class Block:
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[list[ArrowArray], Ints]:
         """Return the values of each part, and the positions behind the block."""
-        at, _ = batch.need(rows, at, self.size)
+        at, live = batch.need(rows, at, self.size)
+        batch.check_room(live, self.size)
         filled = self._gather(batch, at)
         arrays = [part.build(filled, len(at), lambda bad: batch.kill(rows, bad)) for part in self.parts]
         return arrays, at + self.size
@@ -93,7 +112,7 @@ class Block:
         return [part.build(filled, count, refuse) for part in self.parts]
 
     def _gather(self, batch: Batch, at: Ints) -> Filled:
-        filled = [np.empty((len(at), *(n for n, _ in leaf.dims)), leaf.dtype) for leaf in self.leaves]
+        filled = [leaf.room(len(at)) for leaf in self.leaves]
         step = max(1, min(GATHER_LANES_MAX, GATHER_BYTES_MAX // max(self.size, 1)))
         for start in range(0, len(at) if self.leaves else 0, step):
             gathered = batch.items(at[start : start + step], f"V{self.size}")
@@ -107,10 +126,10 @@ class _Numbers:
     """Integers and floats that Arrow has in the same bytes, and byte arrays."""
 
     leaf: int
-    type: pa.DataType
+    type: ArrowType
 
     def build(self, filled: Filled, count: int, refuse: Refuse) -> ArrowArray:  # noqa: ARG002 - any bytes are valid
-        return pa.Array.from_buffers(self.type, count, [None, pa.py_buffer(filled[self.leaf])])
+        return array_over(self.type, count, filled[self.leaf])
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +141,8 @@ class _LongBytes:
 
     def build(self, filled: Filled, count: int, refuse: Refuse) -> ArrowArray:  # noqa: ARG002 - any bytes are valid
         offsets = np.arange(count + 1, dtype=np.int64) * self.size
-        data = np.empty(0, np.uint8) if self.leaf is None else filled[self.leaf]
-        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
-        return pa.Array.from_buffers(pa.binary(), count, buffers)
+        data: Numbers = np.empty(0, np.uint8) if self.leaf is None else filled[self.leaf]
+        return array_over(pa.binary(), count, offsets.astype(np.int32), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +158,7 @@ class _Wide:
         wide[:, :2] = words
         if self.signed:
             wide[:, 2:] = (words[:, 1] >> 63)[:, None]
-        return pa.Array.from_buffers(pa.decimal256(39, 0), count, [None, pa.py_buffer(wide)])
+        return array_over(DECIMAL, count, wide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +191,7 @@ class _Units:
 @dataclass(frozen=True, slots=True)
 class _Struct:
     parts: tuple[Part, ...]
-    type: pa.DataType
+    type: ArrowType
 
     def build(self, filled: Filled, count: int, refuse: Refuse) -> ArrowArray:
         return struct_array(self.type, [part.build(filled, count, refuse) for part in self.parts], count)
@@ -183,11 +201,11 @@ class _Struct:
 class _Array:
     element: Part
     length: int
-    type: pa.DataType
+    type: ArrowType
 
     def build(self, filled: Filled, count: int, refuse: Refuse) -> ArrowArray:
         def refuse_array(bad: Mask) -> None:
-            refuse(bad.reshape(count, self.length).any(axis=1))
+            refuse(np.logical_or.reduce(bad.reshape(count, self.length), axis=1))
 
         elements = self.element.build(filled, count * self.length, refuse_array)
         return array_of(self.type, elements, count, self.length)
@@ -197,7 +215,7 @@ class _Array:
 class _NoElements:
     """Arrays of length 0, whatever the elements are."""
 
-    type: pa.DataType
+    type: ArrowType
 
     def build(self, filled: Filled, count: int, refuse: Refuse) -> ArrowArray:  # noqa: ARG002 - there is nothing
         return list_array(self.type, np.zeros(count, np.int64), pa.nulls(0, self.type.value_type))
@@ -209,11 +227,11 @@ class _COption:
 
     tag: int
     inner: Part
-    type: pa.DataType
+    type: ArrowType
 
     def build(self, filled: Filled, count: int, refuse: Refuse) -> ArrowArray:
         tags = filled[self.tag]
-        present = tags == 1
+        present: Mask = tags == 1
         if count and tags.max() > 1:
             refuse(tags > 1)
         values = self.inner.build(filled, count, lambda bad: refuse(bad & present))
@@ -224,28 +242,27 @@ class _COption:
 
 def bool_array(items: Numbers, count: int) -> ArrowArray:
     """Return bools of uint8 that are 0 or 1."""
-    return pa.Array.from_buffers(pa.bool_(), count, [None, pa.py_buffer(np.packbits(items, bitorder="little"))])
+    return array_over(pa.bool_(), count, np.packbits(items, bitorder="little"))
 
 
 def variant_array(tags: Numbers, names: ArrowArray, count: int) -> ArrowArray:
     """Return the dictionary array of the variants that `tags` number."""
-    type_: Any = variants_type(len(names))
+    type_ = variants_type(len(names))
     indices = tags.astype(type_.index_type.to_pandas_dtype(), copy=False)
-    array = pa.Array.from_buffers(type_.index_type, count, [None, pa.py_buffer(indices)])
-    return pa.DictionaryArray.from_arrays(array, names, safe=False)
+    return pa.DictionaryArray.from_arrays(array_over(type_.index_type, count, indices), names, safe=False)
 
 
-def struct_array(type_: pa.DataType, arrays: Sequence[ArrowArray], count: int) -> ArrowArray:
+def struct_array(type_: ArrowType, arrays: Sequence[ArrowArray], count: int) -> ArrowArray:
     """Return structs of `arrays`; without any they are what stands for no fields."""
     if not arrays:
         return bool_array(np.ones(count, np.uint8), count)
-    return pa.Array.from_buffers(type_, count, [None], children=list(arrays))
+    return array_over(type_, count, children=arrays)
 
 
-def array_of(type_: pa.DataType, elements: ArrowArray, count: int, length: int) -> ArrowArray:
+def array_of(type_: ArrowType, elements: ArrowArray, count: int, length: int) -> ArrowArray:
     """Return `count` arrays of `length` elements each, as a list of fixed size if `type_` is one."""
     if pa.types.is_fixed_size_list(type_):
-        return pa.Array.from_buffers(type_, count, [None], children=[elements])
+        return array_over(type_, count, children=[elements])
     return list_array(type_, np.full(count, length, np.int64), elements)
 
 
@@ -261,7 +278,7 @@ class BlockWriter:
     def add(self, type_: Type, mode: Mode, padding: int = 0) -> None:
         """Add a value of `type_` behind the last, after `padding` bytes."""
         self.size += padding
-        self._parts.append(self._part(type_, mode, self.size, ()))
+        self._parts.append(self._part(type_, mode, Place(self.size)))
         self.size += self._size(type_, mode)
 
     def add_padding(self, size: int) -> None:
@@ -277,24 +294,24 @@ class BlockWriter:
         assert size is not None, "only types of fixed size come here"
         return size
 
-    def _leaf(self, offset: int, dims: tuple[tuple[int, int], ...], dtype: str) -> int:
-        self._leaves.append(Leaf(offset, dims, np.dtype(dtype)))
+    def _leaf(self, at: Place, dtype: str) -> int:
+        self._leaves.append(Leaf(at.offset, at.dims, np.dtype(dtype)))
         return len(self._leaves) - 1
 
-    def _part(self, type_: Type, mode: Mode, offset: int, dims: tuple[tuple[int, int], ...]) -> Part:
-        """Return the part of a value `offset` bytes into the block, repeated as `dims` say."""
+    def _part(self, type_: Type, mode: Mode, at: Place) -> Part:
+        """Return the part of the value at `at`."""
         arrow = arrow_type(type_)
         match type_:
             case Integer():
-                return self._integer(type_, offset, dims)
+                return self._integer(type_, at)
             case F32() | F64():
-                return _Numbers(self._leaf(offset, dims, "<f4" if isinstance(type_, F32) else "<f8"), arrow)
+                return _Numbers(self._leaf(at, "<f4" if isinstance(type_, F32) else "<f8"), arrow)
             case Bool():
-                return _Bools(self._leaf(offset, dims, "u1"))
+                return _Bools(self._leaf(at, "u1"))
             case Pubkey():
-                return _Numbers(self._leaf(offset, dims, "V32"), arrow)
+                return _Numbers(self._leaf(at, "V32"), arrow)
             case Array(U8(), int(length)):
-                leaf = self._leaf(offset, dims, f"V{length}") if length else None
+                leaf = self._leaf(at, f"V{length}") if length else None
                 if leaf is None or pa.types.is_binary(arrow):
                     return _LongBytes(leaf, length)
                 return _Numbers(leaf, arrow)
@@ -302,54 +319,44 @@ class BlockWriter:
                 return _NoElements(arrow)
             case Array(element, int(length)):
                 step = (length, self._size(element, mode))
-                return _Array(self._part(element, mode, offset, (*dims, step)), length, arrow)
+                return _Array(self._part(element, mode, Place(at.offset, (*at.dims, step))), length, arrow)
             case Tuple(elements):
                 members = [Field(str(index), element) for index, element in enumerate(elements)]
-                return self._struct(members, mode, Repr(), offset, dims, arrow)
+                return self._struct(members, mode, Repr(), at)
             case COption(inner):
-                tag = self._leaf(offset, dims, "<u4")
+                tag = self._leaf(at, "<u4")
                 gap = -4 % self.compiler.compile(inner, mode).align if mode == "c" else 0
-                return _COption(tag, self._part(inner, mode, offset + 4 + gap, dims), arrow)
+                return _COption(tag, self._part(inner, mode, at.behind(4 + gap)), arrow)
             case _:
                 assert isinstance(type_, Defined), "every other type has no fixed size"
-                return self._defined(type_, mode, offset, dims, arrow)
+                return self._defined(type_, mode, at)
 
-    def _integer(self, type_: Integer, offset: int, dims: tuple[tuple[int, int], ...]) -> Part:
+    def _integer(self, type_: Integer, at: Place) -> Part:
         if type_.bits == 128:
-            return _Wide(self._leaf(offset, dims, "V16"), type_.signed)
+            return _Wide(self._leaf(at, "V16"), type_.signed)
         dtype = "V32" if type_.bits == 256 else f"<{'i' if type_.signed else 'u'}{type_.bits // 8}"
-        return _Numbers(self._leaf(offset, dims, dtype), arrow_type(type_))
+        return _Numbers(self._leaf(at, dtype), arrow_type(type_))
 
-    def _defined(
-        self, type_: Defined, mode: Mode, offset: int, dims: tuple[tuple[int, int], ...], arrow: pa.DataType
-    ) -> Part:
+    def _defined(self, type_: Defined, mode: Mode, at: Place) -> Part:
         definition = type_.definition()
         mode = "borsh" if definition.serialization == "borsh" and mode == "borsh" else "c"
         match definition.body:
             case Alias(target):
-                return self._part(target, mode, offset, dims)
+                return self._part(target, mode, at)
             case Struct(fields):
-                return self._struct(fields_of(fields), mode, definition.repr or Repr(), offset, dims, arrow)
+                return self._struct(fields_of(fields), mode, definition.repr or Repr(), at)
             case Enum(variants):
                 names = pa.array([variant.name for variant in variants], pa.utf8())
-                return _Units(self._leaf(offset, dims, f"<u{self._size(type_, mode)}"), names)
+                return _Units(self._leaf(at, f"<u{self._size(type_, mode)}"), names)
 
-    def _struct(
-        self,
-        fields: Sequence[Field],
-        mode: Mode,
-        repr_: Repr,
-        offset: int,
-        dims: tuple[tuple[int, int], ...],
-        arrow: pa.DataType,
-    ) -> Part:
+    def _struct(self, fields: Sequence[Field], mode: Mode, repr_: Repr, at: Place) -> Part:
         parts: list[Part] = []
         members, _ = members_of(self.compiler, fields, mode, repr_)
         for field_, member in zip(fields, members, strict=True):
-            offset += member.padding
-            parts.append(self._part(field_.type, mode, offset, dims))
-            offset += member.codec.size or 0
-        return _Struct(tuple(parts), arrow)
+            at = at.behind(member.padding)
+            parts.append(self._part(field_.type, mode, at))
+            at = at.behind(member.codec.size or 0)
+        return _Struct(tuple(parts), fields_type(tuple(fields)))
 
 
 def members_of(compiler: Compiler, fields: Sequence[Field], mode: Mode, repr_: Repr) -> tuple[list[Member], int]:

@@ -7,18 +7,32 @@ is moved before its first byte, so that every later check refuses all of its lan
 front instead. What is wrong with it, the decoder of single payloads says; here it is only left out.
 """
 
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from indexer.chain.arrays.arrow import ArrowArray, ArrowType
+from indexer.errors import DataError
+
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Numbers: TypeAlias = npt.NDArray[Any]
+Data: TypeAlias = npt.NDArray[np.uint8]
 # The row of each lane; None: lane n is of row n.
 Rows: TypeAlias = Ints | None
-ArrowArray: TypeAlias = "pa.Array[Any]"
+
+
+# Arrow's offsets have 32 bits.
+ELEMENTS_MAX = (1 << 31) - 1
+# Lanes of dead rows are read like all others, as long as that takes no more room than this, or than the payloads.
+DEAD_BYTES_MAX = 1 << 24
+
+
+class TooManyDeadError(Exception):
+    """Reading dead rows along would cost more than reading again without them. Never leaves `indexer.chain`."""
 
 
 class Batch:
@@ -31,7 +45,7 @@ class Batch:
         ends: int64, (rows,), where it ends.
     """
 
-    def __init__(self, data: npt.NDArray[np.uint8], starts: Ints, ends: Ints) -> None:
+    def __init__(self, data: Data, starts: Ints, ends: Ints) -> None:
         self.data = data
         self._starts = starts
         self._ends = ends.copy()
@@ -69,6 +83,16 @@ class Batch:
         ok &= self.alive(rows)
         return np.where(ok, at, 0), ok
 
+    def check_room(self, live: Mask | None, size: int) -> None:
+        """
+        Check what lanes of `size` bytes each are about to take, of which `live` are of living rows.
+
+        Raises:
+            TooManyDeadError: too much of it is for dead rows.
+        """
+        if live is not None and np.count_nonzero(~live) * size > max(DEAD_BYTES_MAX, len(self.data)):
+            raise TooManyDeadError
+
     def items(self, at: Ints, dtype: npt.DTypeLike) -> Numbers:
         """Return the item of `dtype` at each place of `at`."""
         dtype = np.dtype(dtype)
@@ -77,7 +101,7 @@ class Batch:
             return np.zeros(len(at), dtype)
         return np.ndarray((room,), dtype, buffer=self.data, strides=(1,))[at]
 
-    def ranges(self, at: Ints, sizes: Ints) -> "pa.BinaryArray":
+    def ranges(self, at: Ints, sizes: Ints) -> ArrowArray:
         """
         Return `sizes` bytes from each place of `at`, copied.
 
@@ -92,9 +116,18 @@ class Batch:
         bounds[-1] = bounds[-2] if len(at) else 0
         if self.has_dead:
             np.maximum.accumulate(bounds, out=bounds)
-        buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(self.data)]
-        both: Any = pa.Array.from_buffers(pa.binary(), 2 * len(at), buffers)
+        both = array_over(pa.binary(), 2 * len(at), bounds.astype(np.int32), self.data)
         return both.take(pa.array(np.arange(0, 2 * len(at), 2, dtype=np.int32)))
+
+
+class Node(Protocol):
+    """A type's way from bytes to Arrow."""
+
+    def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values that begin at `at`, one a lane, and the positions behind them."""
+
+    def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values; whether they are valid is seen when they are read."""
 
 
 def rows_of(rows: Rows, lanes: Ints) -> Ints:
@@ -102,19 +135,28 @@ def rows_of(rows: Rows, lanes: Ints) -> Ints:
     return lanes if rows is None else rows[lanes]
 
 
-def offsets_of(counts: Ints) -> "pa.Buffer":
-    """Return Arrow's offsets of lists with so many elements each."""
+def array_over(type_: ArrowType, count: int, *items: Numbers, children: Sequence[ArrowArray] = ()) -> ArrowArray:
+    """Return the array of `count` values, none null, that lie in `items` as Arrow keeps them; nothing is copied."""
+    # numpy's arrays are buffers, which their annotations do not say before Python 3.12.
+    buffers = [None, *(pa.py_buffer(cast("Any", part)) for part in items)]
+    return pa.Array.from_buffers(type_, count, buffers, children=list(children))
+
+
+def list_array(type_: ArrowType, counts: Ints, elements: ArrowArray) -> ArrowArray:
+    """
+    Return lists of so many of `elements` each.
+
+    Raises:
+        DataError: more than Arrow can count; only elements without bytes come to that.
+    """
+    if len(elements) > ELEMENTS_MAX:
+        raise DataError(f"a batch with lists of {len(elements)} elements is too large; give smaller batches")
     offsets = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=offsets[1:])
-    return pa.py_buffer(offsets)
+    return array_over(type_, len(counts), offsets, children=[elements])
 
 
-def list_array(type_: pa.DataType, counts: Ints, elements: ArrowArray) -> ArrowArray:
-    """Return lists of so many of `elements` each."""
-    return pa.Array.from_buffers(type_, len(counts), [None, offsets_of(counts)], children=[elements])
-
-
-def spread(values: ArrowArray, present: Mask, type_: pa.DataType) -> ArrowArray:
+def spread(values: ArrowArray, present: Mask, type_: ArrowType) -> ArrowArray:
     """Return `values` at the places marked in `present`, and null at the others."""
     if len(values) == len(present):
         return values

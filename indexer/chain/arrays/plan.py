@@ -10,17 +10,24 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from indexer.chain.arrays.arrow import arrow_schema, arrow_type, enum_type, fields_type, holds_text, is_text
+from indexer.chain.arrays.arrow import (
+    ArrowArray,
+    ArrowType,
+    arrow_schema,
+    arrow_type,
+    enum_type,
+    fields_type,
+    holds_text,
+    is_text,
+)
 from indexer.chain.arrays.fixed import Block, BlockWriter, members_of
-from indexer.chain.arrays.lanes import ArrowArray, Batch, Ints
+from indexer.chain.arrays.lanes import Batch, Ints, Node
+from indexer.chain.arrays.lists import BlockList, NodeList
 from indexer.chain.arrays.variable import (
     Blob,
-    BlockList,
     Choice,
     FixedValue,
     Maybe,
-    Node,
-    NodeList,
     Record,
     Refused,
     Text,
@@ -43,7 +50,6 @@ from indexer.chain.types import (
     Type,
     Vec,
     fields_of,
-    resolve,
 )
 from indexer.chain.value import json_encoder
 
@@ -97,8 +103,8 @@ class _Writer:
                 return self._vec(element, mode, depth, arrow)
             case Array(element, length):
                 assert isinstance(length, int), "generics are replaced before a type is compiled"
-                inner = self._compiler.compile(element, mode)
-                return NodeList(self._node(element, mode, depth + 1), inner, depth + 1, arrow, length)
+                one = self._compiler.compile(element, mode)
+                return NodeList(self._node(element, mode, depth + 1), one, depth + 1, arrow, length)
             case Tuple():
                 return self._record(fields_of(type_), mode, Repr(), depth, arrow)
             case _:
@@ -112,10 +118,10 @@ class _Writer:
             mode = "c"
         if isinstance(definition.body, Alias):
             target = definition.body.target
-            # At the root an alias leads to a definition.
-            return self.body(target, mode, depth) if isinstance(target, Defined) and depth == 0 else self._node(
-                target, mode, depth
-            )
+            # At the root an alias leads to a definition, which may contain itself.
+            if depth == 0 and isinstance(target, Defined):
+                return self.body(target, mode, depth)
+            return self._node(target, mode, depth)
         if self._compiler.compile(type_, mode).size is None:
             if depth > DEPTH_MAX:
                 return Refused(arrow_type(type_))
@@ -138,7 +144,7 @@ class _Writer:
         names = pa.array([v.name for v in body.variants], pa.utf8())
         return Choice(names, tuple(variants), enum_type(body))
 
-    def _vec(self, element: Type, mode: Mode, depth: int, arrow: pa.DataType) -> Node:
+    def _vec(self, element: Type, mode: Mode, depth: int, arrow: ArrowType) -> Node:
         codec = self._compiler.compile(element, mode)
         if codec.size is not None and not holds_text(element):
             return BlockList(self._block(element, mode), codec.parts, arrow)
@@ -149,7 +155,7 @@ class _Writer:
         writer.add(type_, mode)
         return writer.block()
 
-    def _record(self, fields: Sequence[Field], mode: Mode, repr_: Repr, depth: int, arrow: pa.DataType) -> Record:
+    def _record(self, fields: Sequence[Field], mode: Mode, repr_: Repr, depth: int, arrow: ArrowType) -> Record:
         """Return the node of fields in a row; neighbours of fixed size become one block."""
         steps: list[tuple[int, Block | Node]] = []
         run: BlockWriter | None = None

@@ -12,8 +12,7 @@ import msgspec
 import pyarrow as pa
 from solders.pubkey import Pubkey as SoldersPubkey
 
-from indexer.chain.arrays.arrow import Root, is_text, root_fields
-from indexer.chain.arrays.lanes import ArrowArray
+from indexer.chain.arrays.arrow import ArrowArray, Root, is_text, root_fields
 from indexer.chain.types import (
     F32,
     F64,
@@ -79,7 +78,7 @@ def column_values(type_: Type, array: ArrowArray) -> list[Value]:
         case Option(inner) | COption(inner):
             return column_values(inner, array)
         case Array(U8(), _):
-            return array.to_pylist()
+            return list(array.to_pylist())
         case Vec(element) | Array(element, _):
             return _lists(element, array)
         case Tuple() as elements:
@@ -92,7 +91,7 @@ def column_values(type_: Type, array: ArrowArray) -> list[Value]:
             arrays = array.flatten() if isinstance(array, pa.StructArray) else [array]
             return _with_nulls(array, _enum_values(body, arrays, len(array)))
         case _:
-            return array.to_pylist()
+            return list(array.to_pylist())
 
 
 def _body(type_: Type) -> Any:
@@ -107,7 +106,7 @@ def _with_nulls(array: ArrowArray, values: list[Value]) -> list[Value]:
     return [v if valid else None for v, valid in zip(values, array.is_valid().to_pylist(), strict=True)]
 
 
-def _lists(element: Type, array: Any) -> list[Value]:
+def _lists(element: Type, array: ArrowArray) -> list[Value]:
     # Flattened, what lies under nulls is gone, and an offset of the array itself is accounted for.
     values = column_values(element, array.flatten())
     found: list[Value] = []
@@ -118,7 +117,7 @@ def _lists(element: Type, array: Any) -> list[Value]:
     return found
 
 
-def _fields_values(fields: Fields, array: Any) -> list[Value]:
+def _fields_values(fields: Fields, array: ArrowArray) -> list[Value]:
     """A tuple is a list, other fields are a dict; a bool stands for no field."""
     named = fields_of(fields)
     arrays = array.flatten() if named else []
@@ -132,7 +131,9 @@ def _enum_values(body: Enum, arrays: Sequence[ArrowArray], count: int) -> list[d
     full = [variant for variant in body.variants if fields_of(variant.fields)]
     insides = {v.name: _fields_values(v.fields, array) for v, array in zip(full, arrays[1:], strict=True)}
     names = arrays[0].to_pylist()
-    return [{name: insides[name][row] if name in insides else {}} for row, name in zip(range(count), names, strict=True)]
+    return [
+        {name: insides[name][row] if name in insides else {}} for row, name in zip(range(count), names, strict=True)
+    ]
 
 
 @lru_cache(maxsize=4096)
