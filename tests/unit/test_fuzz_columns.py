@@ -1,7 +1,7 @@
 """Spoilt payloads of large programs in batches: row by row what the single decoder says, values and refusals."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
@@ -43,8 +43,8 @@ def said_together(columns: Columns, entries: dict[str, EventType | InstructionTy
 
 def spoilt(program: Program, part: str, rng: random.Random) -> list[bytes]:
     """Return payloads of many kinds, valid and spoilt, in no order."""
-    entries: Sequence[EventType | InstructionType]
-    entries = program.idl.events if part == "events" else program.idl.instructions
+    entries: list[EventType | InstructionType] = []
+    entries += program.idl.events if part == "events" else program.idl.instructions
     encode = program.encode_event if part == "events" else program.encode_instruction
     payloads = []
     for entry in rng.sample(entries, min(len(entries), ENTRIES_MAX)):
