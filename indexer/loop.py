@@ -16,6 +16,7 @@ from indexer.errors import RetryableError
 from indexer.frontier import Frontier, Progress, Silent
 from indexer.intake import Programs
 from indexer.live import Live
+from indexer.registry import Registry
 from indexer.settings import IndexerSettings
 from indexer.sources import node
 from indexer.sources.rpc import Rpc
@@ -161,7 +162,18 @@ class Indexer:
     async def _beat_on(self) -> None:
         while True:
             await self.beat()
+            await self._reload()
             await asyncio.sleep(BEAT_INTERVAL_S)
+
+    async def _reload(self) -> None:
+        """Follow the registry: an IDL that was added decodes what comes from now on, and account state anew."""
+        if not isinstance(self.programs, Registry):
+            return
+        async with session(self.pool) as connection:
+            changed = await self.programs.reload(connection)
+        if changed:
+            log.info("the registry of IDLs has changed", generation=self.programs.generation)
+            await self.accounts.snapshot()
 
     async def _export_on(self) -> None:
         while True:

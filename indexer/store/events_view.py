@@ -38,10 +38,9 @@ class EventTable(NamedTuple):
     versions: Sequence[tuple[int, Fields]]
 
 
-def read_event_table(
-    program: str, name: str, schema_name: str, table_name: str, columns: str | list[Any], versions: str | list[Any]
-) -> EventTable:
-    """Return a row of `capstan.typed_tables`; its jsonb as text or read already."""
+def read_event_table(row: Sequence[Any]) -> EventTable:
+    """Return (program, name, schema, table, columns, versions) as registered; the jsonb as text or read already."""
+    program, name, schema_name, table_name, columns, versions = row
     columns = json.loads(columns) if isinstance(columns, str) else columns
     versions = json.loads(versions) if isinstance(versions, str) else versions
     types = {column: pg_type for _, column, pg_type in columns}
@@ -106,7 +105,7 @@ def _postgres_object(fields: Fields) -> sql.Composable:
 
 
 def _postgres(text: str) -> Callable[[sql.Identifier], sql.Composable]:
-    return lambda column: sql.SQL(text).format(column)  # type: ignore[arg-type] # constants of the table below
+    return lambda column: sql.SQL(text).format(column)
 
 
 _POSTGRES_FORMS: Mapping[Form, Callable[[sql.Identifier], sql.Composable]] = {

@@ -64,6 +64,15 @@ left join capstan.transactions t using (signature)
 where t.signature is null or t.slot <> i.slot or t.commitment = 'confirmed' or (i.complete and not t.complete)
 on conflict (signature) do update set noted_at = clock_timestamp();
 
+-- name: note_late
+-- Transactions that were read again: what the lake has of them, if it has them, is to be replaced.
+insert into capstan.late_transactions (signature) select unnest(%(signatures)s::bytea[])
+on conflict (signature) do update set noted_at = clock_timestamp();
+
+-- name: select_stored
+select signature, slot, commitment from capstan.transactions
+where signature = any(%(signatures)s) and %(slots)s::bigint[] is not null;
+
 -- name: note_late_promotions
 -- Rows that become finalized below a frontier that vouched for their slot already.
 insert into capstan.late_transactions (signature)
