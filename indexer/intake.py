@@ -17,16 +17,23 @@ Programs = Mapping[bytes, Program]
 
 
 class Read(NamedTuple):
-    """What some bodies say. `touched` are the accounts (32 bytes) that successful ones could have changed."""
+    """
+    What some bodies say.
+
+    Args:
+        touched: the accounts (32 bytes) that successful ones could have changed, and the slot.
+        raw: signature -> the body itself.
+    """
 
     transactions: list[TransactionRow]
     events: list[Event]
     problems: list[Problem]
     touched: dict[bytes, int]
+    raw: dict[bytes, bytes]
 
     def batch(self, *, finalized: Mapping[bytes, int], frontiers: Mapping[bytes, int]) -> Batch:
         """Return everything read, together with what else belongs into the same database transaction."""
-        return Batch(self.transactions, self.events, self.problems, finalized, frontiers)
+        return Batch(self.transactions, self.events, self.problems, finalized, frontiers, self.raw)
 
 
 def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitment) -> Read:
@@ -39,9 +46,10 @@ def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitm
     Raises:
         DataError: a body is not what getTransaction answers.
     """
-    read = Read([], [], [], {})
+    read = Read([], [], [], {}, {})
     for body in bodies:
         transaction = parse_transaction(body)
+        read.raw[transaction.signature] = body
         extraction = extract_events(transaction, programs)
         read.transactions.append(_row(transaction, programs, commitment, complete=extraction.complete))
         read.events.extend(extraction.events)
