@@ -24,6 +24,7 @@ class Read(NamedTuple):
 
     Args:
         touched: accounts (32 bytes) that successful transactions could have changed -> newest slot.
+        raw: signature -> the body itself.
         generation: of the registry that they were decoded with, None where that cannot change.
     """
 
@@ -31,11 +32,20 @@ class Read(NamedTuple):
     events: list[Event]
     problems: list[Problem]
     touched: dict[bytes, int]
+    raw: dict[bytes, bytes]
     generation: int | None = None
 
     def batch(self, *, finalized: Mapping[bytes, int], frontiers: Mapping[bytes, int]) -> Batch:
         """Return everything read, together with what else belongs into the same database transaction."""
-        return Batch(self.transactions, self.events, self.problems, finalized, frontiers, self.generation)
+        return Batch(
+            self.transactions,
+            self.events,
+            self.problems,
+            finalized,
+            frontiers,
+            raw=self.raw,
+            generation=self.generation,
+        )
 
 
 def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitment) -> Read:
@@ -50,9 +60,10 @@ def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitm
         DataError: a body is not what getTransaction answers.
     """
     registry = programs if isinstance(programs, Registry) else None
-    read = Read([], [], [], {}, registry.generation if registry else None)
+    read = Read([], [], [], {}, {}, registry.generation if registry else None)
     for body in bodies:
         transaction = parse_transaction(body)
+        read.raw[transaction.signature] = body
         extraction = extract_events(transaction, registry.at(transaction.slot) if registry else programs)
         read.transactions.append(_row(transaction, programs, commitment, complete=extraction.complete))
         read.events.extend(extraction.events)

@@ -210,10 +210,13 @@ async def _create_table(connection: AsyncConnection, table: TypedTable) -> None:
         )
         for name, pg_type in table.typed_names
     ]
-    key = "signature, kind, ordinal" if table.kind == "event" else "address"
+    # A key of a partitioned table has to have the slot in it; partitions are made as rows come (partitions.py).
+    key, rest = (
+        ("signature, kind, ordinal, slot", "partition by range (slot)") if table.kind == "event" else ("address", "")
+    )
     await connection.execute(
-        sql.SQL("create table {} ({}, primary key ({}))").format(
-            table.identifier, sql.SQL(", ").join(lines), sql.SQL(key)
+        sql.SQL("create table {} ({}, primary key ({})) {}").format(
+            table.identifier, sql.SQL(", ").join(lines), sql.SQL(key), sql.SQL(rest)
         )
     )
     await connection.execute(sql.SQL("create index on {} (slot)").format(table.identifier))

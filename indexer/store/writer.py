@@ -7,7 +7,7 @@ that tables can keep. Account state is in accounts.py.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeAlias
@@ -18,7 +18,9 @@ from psycopg import sql
 from indexer.errors import DataError, RetryableError
 from indexer.store.copy import DO_NOTHING, Target, insert_rows
 from indexer.store.database import AsyncConnection, transaction
+from indexer.store.partitions import RAW_TABLE, TableName, ensure_partitions
 from indexer.store.queries import load_queries
+from indexer.store.raw import delete_bodies, delete_bodies_of, insert_bodies
 from indexer.store.typed import ESCAPE, ProgramTables, TypedTable, escape_text
 
 Commitment: TypeAlias = Literal["confirmed", "finalized"]
@@ -102,6 +104,7 @@ class Batch:
         generation: of the registry that the batch was decoded with; None where nobody changes it.
         again: the transactions were read again with other IDLs. What is stored of them is replaced; one that is stored
             in another slot is left out, and a commitment stays what it is.
+        raw: signature -> the body that its transaction was read from, JSON. Those without any are not stored raw.
     """
 
     transactions: Sequence[TransactionRow] = ()
@@ -111,6 +114,7 @@ class Batch:
     frontiers: Mapping[bytes, int] = field(default_factory=dict)
     generation: int | None = None
     again: bool = False
+    raw: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping
     )
     transactions = _newest(batch.transactions)
     refused_again: set[bytes] = set()
+    partitioned = await ensure_partitions(connection, _wanted_partitions(batch, tables))
     async with transaction(connection):
         await _hold_registry(connection, batch.generation)
         frontiers = await _lock_frontiers(connection, batch, transactions.values())
@@ -167,6 +172,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping
         refused |= refused_again
         if replaced:
             await _delete_dependents(connection, replaced)
+            await delete_bodies(connection, "delete_raw_of_replaced", replaced)
         for signature in refused:
             transactions.pop(signature, None)
         late = {s for s, row in transactions.items() if _is_late(row.slot, row.mentions, frontiers, row.commitment)}
@@ -176,13 +182,31 @@ async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping
             MENTIONS,
             [(program_id, row.slot, row.signature) for row in transactions.values() for program_id in row.mentions],
         )
-        events, escaped = await _insert_events(connection, batch.events, refused, tables)
+        kept = {s: r.slot for s, r in transactions.items() if r.mentions and s in batch.raw}
+        await insert_bodies(connection, kept, batch.raw)
+        events, escaped = await _insert_events(connection, batch.events, refused, tables, partitioned)
         problems = [problem for problem in batch.problems if problem.subject not in refused]
         await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
         promoted = await _promote(connection, batch.finalized)
         for program_id, slot in sorted(batch.frontiers.items()):
             await connection.execute(QUERIES["advance_frontier"], {"program_id": program_id, "slot": slot})
     return Written(changed, events, promoted, replaced, tuple(refused), escaped)
+
+
+def _wanted_partitions(batch: Batch, tables: Mapping[bytes, ProgramTables]) -> dict[TableName, set[int]]:
+    """Return the slots of a batch's rows by table; an event without a table is refused later."""
+    wanted: dict[TableName, set[int]] = defaultdict(set)
+    if batch.raw:
+        wanted[RAW_TABLE] = {row.slot for row in batch.transactions}
+    slots: dict[tuple[bytes, str], set[int]] = defaultdict(set)
+    for event in batch.events:
+        slots[event.program_id, event.name].add(event.slot)
+    for (program_id, name), seen in slots.items():
+        program = tables.get(program_id)
+        table = program.events.get(name) if program else None
+        if table is not None:
+            wanted[TableName(table.schema_name, table.table_name)] |= seen
+    return wanted
 
 
 MENTIONS = Target(
@@ -311,6 +335,7 @@ async def _upsert_transactions(
     completed = [row.signature for row in rows if row.complete]
     # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
     await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
+    await delete_bodies(connection, "delete_raw_of_completed", completed)
     plain = [(r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete) for r in rows]
     if late:
         # Before the upsert: only what differs from the stored row is news to the lake.
@@ -330,6 +355,7 @@ async def _insert_events(
     events: Sequence[Event],
     refused: Collection[bytes],
     tables: Mapping[bytes, ProgramTables],
+    partitioned: Set[TableName],
 ) -> tuple[int, int]:
     rows: dict[tuple[bytes, str, int], list[Sequence[Any]]] = defaultdict(list)
     columns: dict[tuple[bytes, str, int], TypedTable] = {}
@@ -346,13 +372,15 @@ async def _insert_events(
         rows[key].append((event.signature, event.kind, event.ordinal, event.slot, event.block_time, *row))
     inserted = 0
     for key, table in sorted(columns.items(), key=lambda item: item[0]):
-        target = Target(table.identifier, table.typed_names, EVENT_CONFLICT)
+        name = TableName(table.schema_name, table.table_name)
+        target = Target(table.identifier, table.typed_names, event_conflict(partitioned=name in partitioned))
         inserted += await insert_rows(connection, target, _distinct(rows[key]))
     return inserted, escaped
 
 
-# Only the time may be filled in later: a node does not always know it at first.
-EVENT_CONFLICT = sql.SQL(QUERIES["event_conflict"])
+def event_conflict(*, partitioned: bool) -> sql.Composable:
+    """What follows an INSERT of events. Only the time may be filled in later: a node may not know it at first."""
+    return sql.SQL(QUERIES["event_conflict_in_partitions" if partitioned else "event_conflict"])
 
 
 def _distinct(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
@@ -455,6 +483,7 @@ async def drop_transactions(connection: AsyncConnection, dropped: Mapping[bytes,
         gone = [bytes(row[0]) for row in await cursor.fetchall()]
         if gone:
             await _delete_dependents(connection, gone)
+            await delete_bodies_of(connection, {signature: dropped[signature] for signature in gone})
         return len(gone)
 
 

@@ -55,6 +55,11 @@ where t.slot <> excluded.slot
 on conflict (signature, kind, ordinal) do update set block_time = excluded.block_time
 where t.block_time is null and excluded.block_time is not null;
 
+-- name: event_conflict_in_partitions
+-- The same where the table is partitioned: its keys have the slot in them. An event has one slot, its transaction's.
+on conflict (signature, kind, ordinal, slot) do update set block_time = excluded.block_time
+where t.block_time is null and excluded.block_time is not null;
+
 -- name: note_late_transactions
 -- Rows below a frontier that the lake cannot have as they are now: new, moved, just finalized, or just completed.
 insert into capstan.late_transactions (signature)
