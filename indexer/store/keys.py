@@ -5,7 +5,10 @@ Inside, a key is 32 bytes and a signature 64; only what leaves a query is base58
 person types the beginning of an address; the rows that match are ranges of the bytes, so no row has to be encoded.
 """
 
+from typing import Any
+
 import polars as pl
+import pyarrow as pa
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -27,6 +30,14 @@ def encode_bytes(data: bytes) -> str:
     if len(data) == SIGNATURE_BYTES:
         return str(Signature.from_bytes(data))
     return data.hex()
+
+
+def encode_array(keys: "pa.Array[Any] | pa.ChunkedArray[Any]") -> "pa.Array[Any]":
+    """Return an Arrow array of keys or signatures as text, each distinct one encoded once; DuckDB's `base58`."""
+    whole: Any = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    found = whole.dictionary_encode()
+    texts: Any = pa.array([encode_bytes(data) for data in found.dictionary.to_pylist()], pa.string())
+    return texts.take(found.indices)  # type: ignore[no-any-return] # the stubs know no array of unknown type
 
 
 def base58_columns(frame: pl.DataFrame) -> pl.DataFrame:

@@ -103,6 +103,7 @@ class Lake:
         self._merge_every = merge_every
         self._exports = 0
         self._abandoned = False
+        self._widths: dict[tuple[str, str], int] = {}
 
     @classmethod
     def open(cls, dsn: str, data_path: Path, *, merge_every: int = MERGE_EVERY) -> "Lake":
@@ -200,6 +201,8 @@ class Lake:
             old = watermarks.get(table.key)
             if old is None:
                 self._create_table(table)
+            else:
+                self._add_columns(table)
             if late and old is not None:
                 self._delete_late(table, [signature for signature, _ in late])
             if late or old is None or old < table.frontier:
@@ -245,6 +248,17 @@ class Lake:
         partition = "year(block_time), month(block_time), day(block_time)"
         self._duck.execute(f"ALTER TABLE {table.quoted} SET PARTITIONED BY ({partition})")
 
+    def _add_columns(self, table: LakeTable) -> None:
+        """Give a table the columns that another version of its IDL has brought; in Postgres they are the last, too."""
+        if self._widths.get(table.key) == len(table.columns):
+            return
+        found = self._duck.execute(f"SELECT column_name FROM (DESCRIBE {table.quoted})").fetchall()  # noqa: S608 - quoted name
+        there = {str(name) for (name,) in found}
+        for name, pg_type in table.columns:
+            if name not in there:
+                self._duck.execute(f"ALTER TABLE {table.quoted} ADD COLUMN {quote_name(name)} {DUCK_TYPES[pg_type]}")
+        self._widths[table.key] = len(table.columns)
+
     def _delete_late(self, table: LakeTable, signatures: Sequence[bytes]) -> None:
         self._duck.execute(
             f"DELETE FROM {table.quoted} WHERE signature IN (SELECT unnest(?::BLOB[]))",  # noqa: S608 - quoted name
@@ -284,6 +298,7 @@ class Lake:
             self._lock.execute(QUERIES["delete_late"], parameters)
 
     def _roll_back(self) -> None:
+        self._widths.clear()
         with contextlib.suppress(duckdb.Error):  # the error that brought us here says more
             self._duck.execute("ROLLBACK")
 

@@ -375,9 +375,7 @@ def test_tables_of_an_idl_are_made_once_and_a_changed_one_is_refused(database: D
 
     async def work(connection: AsyncConnection, tables: dict[bytes, ProgramTables]) -> None:
         assert {ID: await ensure_tables(connection, PROGRAM)} == tables
-        with pytest.raises(
-            DataError, match=r"fee_paid is called fee_given now\).*capstan idl add x.json"
-        ):
+        with pytest.raises(DataError, match=r"fee_paid is called fee_given now\).*capstan idl add x.json"):
             await ensure_tables(connection, changed)
 
     run(database, work)
