@@ -22,8 +22,8 @@ from typing import Any, Self
 
 import duckdb
 import polars as pl
-from duckdb.func import ARROW
 import pyarrow as pa
+from duckdb.func import ARROW
 
 from indexer.errors import DataError, RetryableError
 from indexer.store.duck import DUCK_TYPES, attach_lake, attach_postgres, open_duckdb, quote_name, quote_text
