@@ -178,6 +178,22 @@ async def load_registered(connection: AsyncConnection, program_ids: Collection[b
     return Registered(generation, {key: tuple(value) for key, value in versions.items()}, tables)
 
 
+class StoredCount(NamedTuple):
+    """Transactions of a program in PostgreSQL, and how many of them have no raw body there."""
+
+    transactions: int
+    without_body: int
+
+
+async def count_stored(connection: AsyncConnection, program_id: bytes, from_slot: int, to_slot: int) -> StoredCount:
+    """Count a program's transactions in a range of slots; those that only the lake still has are not among them."""
+    parameters = {"program_id": program_id, "from_slot": from_slot, "to_slot": to_slot}
+    async with transaction(connection):
+        row = await (await connection.execute(QUERIES["count_bodies"], parameters)).fetchone()
+    assert row is not None, "a count"
+    return StoredCount(int(row[0]), int(row[1]))
+
+
 async def select_tip(connection: AsyncConnection, program_id: bytes) -> int | None:
     """Return the newest slot that is known of, from the chain or of the program's rows; None where there is none."""
     async with transaction(connection):

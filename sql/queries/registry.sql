@@ -78,3 +78,9 @@ select greatest(
 -- Stored transactions of the program in a range of slots.
 select count(*) from capstan.mentions
 where program_id = %(program_id)s and slot >= %(from_slot)s and slot <= %(to_slot)s;
+
+-- name: count_bodies
+-- The same, and those without a raw body.
+select count(*), count(*) filter (where r.signature is null)
+from capstan.mentions m left join capstan.raw_transactions r using (slot, signature)
+where m.program_id = %(program_id)s and m.slot >= %(from_slot)s and m.slot <= %(to_slot)s;
