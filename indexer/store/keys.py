@@ -32,12 +32,17 @@ def encode_bytes(data: bytes) -> str:
     return data.hex()
 
 
-def encode_array(keys: "pa.Array[Any] | pa.ChunkedArray[Any]") -> "pa.Array[Any]":
-    """Return an Arrow array of keys or signatures as text, each distinct one encoded once; DuckDB's `base58`."""
-    whole: Any = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-    found = whole.dictionary_encode()
-    texts: Any = pa.array([encode_bytes(data) for data in found.dictionary.to_pylist()], pa.string())
-    return texts.take(found.indices)  # type: ignore[no-any-return] # the stubs know no array of unknown type
+def encode_array(keys: Any) -> Any:
+    """
+    Return keys or signatures as text, each distinct one encoded once: DuckDB's `base58`.
+
+    Args:
+        keys: a pyarrow Array or ChunkedArray of binary. Not in the signature, as DuckDB evaluates that.
+    """
+    found = (keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys).dictionary_encode()
+    distinct: list[bytes] = found.dictionary.to_pylist()
+    texts = pa.array([encode_bytes(data) for data in distinct], pa.string())
+    return texts.take(found.indices)
 
 
 def base58_columns(frame: pl.DataFrame) -> pl.DataFrame:

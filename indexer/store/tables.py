@@ -196,10 +196,12 @@ async def _add_columns(connection: AsyncConnection, table: TypedTable, known: Kn
 
 
 def _reason(column: Column, known: KnownTable) -> str:
-    before = [pg_type for field, _, pg_type in known.columns if field == column.field]
+    before = [(name, pg_type) for field, name, pg_type in known.columns if field == column.field]
     if not before:
         return f"new field {column.field} ({column.pg_type})"
-    return f"field {column.field} has another type ({before[-1]} became {column.pg_type})"
+    name, pg_type = before[-1]
+    old = known.forms().get(name, "unknown")
+    return f"field {column.field} has another type ({old} as {pg_type} became {column.form} as {column.pg_type})"
 
 
 async def _create_table(connection: AsyncConnection, table: TypedTable) -> None:
