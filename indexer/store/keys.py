@@ -40,7 +40,7 @@ def encode_array(keys: Any) -> Any:
         keys: a pyarrow Array or ChunkedArray of binary. Not in the signature, as DuckDB evaluates that.
     """
     found = (keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys).dictionary_encode()
-    distinct: list[bytes] = found.dictionary.to_pylist()
+    distinct: Any = found.dictionary.to_pylist()
     texts = pa.array([encode_bytes(data) for data in distinct], pa.string())
     return texts.take(found.indices)
 
