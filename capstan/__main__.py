@@ -11,7 +11,9 @@ from capstan.demo import demo
 from dashboard.__main__ import dashboard
 from engine.__main__ import engine
 from indexer.__main__ import index
-from indexer.commands.idl_add import add as add_idl
+from indexer.commands.decode import decode
+from indexer.commands.decode_tx import decode_tx
+from indexer.commands.idl import idl
 from indexer.commands.query import export, sql
 from indexer.commands.redecode import redecode_command
 from indexer.console import reported, stop_with_parent
@@ -30,10 +32,10 @@ app.command()(index)
 app.command()(engine)
 app.command()(dashboard)
 app.command()(localnet)
-app.command("redecode")(redecode_command)
-idl = typer.Typer(help="The registry of IDLs.", no_args_is_help=True)
-idl.command("add")(add_idl)
+app.command()(decode)
+app.command("decode-tx")(decode_tx)
 app.add_typer(idl, name="idl")
+app.command("redecode")(redecode_command)
 app.command()(sql)
 app.command()(export)
 

@@ -11,12 +11,11 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from solders.pubkey import Pubkey
 
-from indexer.chain.idl import load_idl
 from indexer.chain.idl_diff import Change, diff_idls
 from indexer.chain.program import Program
 from indexer.commands.redecode import read_program_id
 from indexer.console import reported
-from indexer.errors import SettingsError
+from indexer.idls import read_idl
 from indexer.settings import IndexerSettings
 from indexer.store.database import Database, connect, open_database
 from indexer.store.migrate import migrate
@@ -57,7 +56,7 @@ def add(
     """
     with reported():
         settings = IndexerSettings.read(database_url=database_url, data_dir=data_dir)
-        compiled = _read(file, None if program is None else read_program_id(program))
+        compiled = Program.from_idl(read_idl(file), None if program is None else read_program_id(program))
         url = settings.database_url.get_secret_value() if settings.database_url else None
         with open_database(url, data_dir=settings.data_dir) as database:
             migrate(database.dsn)
@@ -78,14 +77,6 @@ class Outcome(NamedTuple):
     added: Added
     chosen: bool
     changes: list[Change] | None
-
-
-def _read(path: Path, program_id: bytes | None) -> Program:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"the IDL {path} cannot be read ({error.strerror}): check the path") from None
-    return Program.from_idl(load_idl(text, source=str(path)), program_id)
 
 
 async def _add(database: Database, program: Program, from_slot: int | None) -> Outcome:
