@@ -256,7 +256,7 @@ async def _make_events_view(connection: AsyncConnection) -> None:
     row = await (await connection.execute(QUERIES["select_view"])).fetchone()
     if row is not None and row[0] == digest:
         return
-    if row is None or not row[1]:
+    if row is not None and not row[1]:
         log.warning("the view capstan.events is as it was: only the login that migrated the database can change it")
         return
     await connection.execute(sql.SQL("create or replace view capstan.events as {}").format(select))

@@ -5,7 +5,8 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import psycopg
 import pytest
@@ -16,8 +17,10 @@ from capstan.__main__ import app
 from indexer.chain.program import Program
 from indexer.errors import DataError, RetryableError, SettingsError
 from indexer.intake import read_bodies
+from indexer.loop import Indexer
 from indexer.redecode import Redecoded, redecode
 from indexer.registry import Registry, decode_account, open_registry
+from indexer.settings import IndexerSettings
 from indexer.store.accounts import AccountRow, write_accounts
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect, open_pool
 from indexer.store.lake import Lake
@@ -223,6 +226,33 @@ def test_a_batch_that_was_decoded_before_the_upgrade_was_known_is_decoded_again(
             ("Deposit",),
             ("Note",),
         ]
+
+
+async def test_a_running_indexer_takes_the_new_idl_up(database: Database, tmp_path: Path) -> None:
+    """Without a restart, and fetches account state anew; a node that fails just then is asked again."""
+    absent = cast("Any", None)
+    snapshots = iter([RetryableError("not now"), 0])
+
+    async def snapshot() -> int:
+        outcome = next(snapshots)
+        if isinstance(outcome, RetryableError):
+            raise outcome
+        done.set()
+        return outcome
+
+    done = asyncio.Event()
+    async with await connect(database.dsn) as owner, open_pool(database.for_role(INDEXER_ROLE)) as pool:
+        registry = await open_registry(owner, [BEFORE])
+        settings = IndexerSettings(data_dir=tmp_path)
+        indexer = Indexer(settings, absent, pool, lambda: absent, registry, registry.tables)
+        indexer.accounts = cast("Any", SimpleNamespace(snapshot=snapshot))
+        following = asyncio.create_task(indexer._follow_registry())
+        await add_version(owner, AFTER, UPGRADE_SLOT)
+        await done.wait()
+        following.cancel()
+        assert "Burn" in indexer.programs[PROGRAM_ID].events
+        assert indexer.tables[PROGRAM_ID].event_table("Burn", UPGRADE_SLOT) is not None
+        assert indexer.tables[PROGRAM_ID].event_table("Burn", UPGRADE_SLOT - 1) is None
 
 
 def test_redecode_that_is_killed_is_finished_by_the_next_one(

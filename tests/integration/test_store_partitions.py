@@ -103,7 +103,7 @@ def test_a_table_of_an_earlier_version_goes_on_without_partitions(database: Data
     """Its key has no slot; both kinds of table take rows and replays side by side."""
     tables = prepare(database)
     with psycopg.connect(database.dsn) as connection:
-        connection.execute("drop table ephemeral_vault.event_auto_deposit")
+        connection.execute("drop table ephemeral_vault.event_auto_deposit cascade")
         connection.execute(
             "create table ephemeral_vault.event_auto_deposit (signature bytea not null, kind text not null, "
             "ordinal bigint not null, slot bigint not null, block_time timestamptz, vault bytea, "
