@@ -231,7 +231,7 @@ def test_a_batch_that_was_decoded_before_the_upgrade_was_known_is_decoded_again(
 async def test_a_running_indexer_takes_the_new_idl_up(database: Database, tmp_path: Path) -> None:
     """Without a restart, and fetches account state anew; a node that fails just then is asked again."""
     absent = cast("Any", None)
-    snapshots = iter([RetryableError("not now"), 0])
+    snapshots: Iterator[RetryableError | int] = iter([RetryableError("not now"), 0])
 
     async def snapshot() -> int:
         outcome = next(snapshots)
