@@ -26,7 +26,11 @@ from indexer.sources.rpc import Rpc
 FETCH_ATTEMPTS_MAX = 4
 
 idl = typer.Typer(
-    help="Look into an IDL, compare two, fetch the one a program has on chain, or register one.", no_args_is_help=True
+    help="Look into an IDL, compare two, fetch the one a program has on chain, or register one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
