@@ -16,13 +16,13 @@ from indexer.health import served
 from indexer.idls import named_programs
 from indexer.intake import Programs
 from indexer.loop import Indexer, check_chain
+from indexer.registry import open_registry
 from indexer.settings import IndexerSettings
 from indexer.sources import node
 from indexer.sources.rpc import Rpc
 from indexer.store.database import INDEXER_ROLE, Database, connect, open_database, open_pool
 from indexer.store.lake import Lake
 from indexer.store.migrate import migrate
-from indexer.store.typed import ensure_tables
 
 # Fewer attempts than later on: who starts a command wants to know soon that the url is wrong.
 START_ATTEMPTS_MAX = 4
@@ -106,10 +106,10 @@ async def _index(
             await asyncio.to_thread(migrate, database.dsn)
             await check_chain(first, pool, programs)
         async with await connect(database.dsn) as owner:
-            tables = {key: await ensure_tables(owner, program) for key, program in programs.items()}
+            registry = await open_registry(owner, programs.values())
         rpc = await stack.enter_async_context(Rpc(rpc_url))
         role = database.for_role(INDEXER_ROLE)
-        indexer = Indexer(settings, rpc, pool, lambda: Lake.open(role, settings.lake_path), programs, tables)
+        indexer = Indexer(settings, rpc, pool, lambda: Lake.open(role, settings.lake_path), registry, registry.tables)
         stack.callback(indexer.close)
         # Once before anything else: a folder that cannot be written, or another writer, is told now.
         await indexer.export()

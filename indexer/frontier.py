@@ -26,7 +26,7 @@ from indexer.store.writer import drop_transactions, select_frontier, select_know
 CHUNK_SIZE = 500
 # Signatures in one getSignatureStatuses call; the node's own limit.
 STATUSES_PER_CALL_MAX = 256
-EMPTY = Read([], [], [], {})
+EMPTY = Read([], [], [], {}, {})
 
 
 class Progress(Protocol):
