@@ -6,11 +6,13 @@ format itself; an event inside it that cannot be read is a problem row, and ever
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from indexer.chain.events import Event, Problem, extract_events
 from indexer.chain.program import Program
 from indexer.chain.transaction import Transaction, parse_transaction
+from indexer.store.coverage import Proof
 from indexer.store.writer import Batch, Commitment, TransactionRow
 
 Programs = Mapping[bytes, Program]
@@ -24,17 +26,26 @@ class Read(NamedTuple):
     problems: list[Problem]
     touched: dict[bytes, int]
 
-    def batch(self, *, finalized: Mapping[bytes, int], frontiers: Mapping[bytes, int]) -> Batch:
+    def batch(
+        self, *, finalized: Mapping[bytes, int], frontiers: Mapping[bytes, int], coverage: Sequence[Proof] = ()
+    ) -> Batch:
         """Return everything read, together with what else belongs into the same database transaction."""
-        return Batch(self.transactions, self.events, self.problems, finalized, frontiers)
+        return Batch(self.transactions, self.events, self.problems, finalized, frontiers, coverage=coverage)
 
 
-def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitment) -> Read:
+def read_bodies(
+    bodies: Iterable[bytes],
+    programs: Programs,
+    commitment: Commitment,
+    *,
+    blockhashes: Mapping[int, str] = MappingProxyType({}),
+) -> Read:
     """
     Read getTransaction bodies (JSON bytes).
 
     Args:
         programs: the indexed ones, by id. A transaction that mentions none of them is stored all the same.
+        blockhashes: slot -> blockhash (base58) of its block, asked before the bodies.
 
     Raises:
         DataError: a body is not what getTransaction answers.
@@ -43,7 +54,8 @@ def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitm
     for body in bodies:
         transaction = parse_transaction(body)
         extraction = extract_events(transaction, programs)
-        read.transactions.append(_row(transaction, programs, commitment, complete=extraction.complete))
+        blockhash = blockhashes.get(transaction.slot)
+        read.transactions.append(_row(transaction, programs, commitment, blockhash, complete=extraction.complete))
         read.events.extend(extraction.events)
         read.problems.extend(extraction.problems)
         if transaction.err is None:
@@ -52,7 +64,9 @@ def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitm
     return read
 
 
-def _row(transaction: Transaction, programs: Programs, commitment: Commitment, *, complete: bool) -> TransactionRow:
+def _row(
+    transaction: Transaction, programs: Programs, commitment: Commitment, blockhash: str | None, *, complete: bool
+) -> TransactionRow:
     mentioned = tuple(key for key in dict.fromkeys(transaction.account_keys) if key in programs)
     return TransactionRow(
         signature=transaction.signature,
@@ -64,6 +78,7 @@ def _row(transaction: Transaction, programs: Programs, commitment: Commitment, *
         commitment=commitment,
         complete=complete,
         mentions=mentioned,
+        blockhash=blockhash,
     )
 
 

@@ -154,7 +154,7 @@ class Indexer:
                 recent = await node.fetch_signatures(
                     self.rpc, program_id, commitment="confirmed", after_slot=finalized, up_to_slot=2**63 - 1
                 )
-                await self.live.want([info.signature for info in recent])
+                await self.live.want({info.signature: info.slot for info in recent})
             log.info("following", accounts=count, finalized_slot=finalized)
             await self.live.disconnected.wait()
 
