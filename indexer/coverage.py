@@ -7,11 +7,13 @@ dropped after a second answer. Which ranges are listed, and by what means, is de
 crawl.py.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from solders.signature import Signature
 
+from indexer.crawl import bodies_of, crawl
 from indexer.errors import RetryableError
 from indexer.intake import Programs, Read, read_bodies
 from indexer.sources import node
@@ -20,6 +22,9 @@ from indexer.store.coverage import Proof, Range
 from indexer.store.database import AsyncConnection, Pool, session
 from indexer.store.typed import ProgramTables
 from indexer.store.writer import drop_transactions, select_stored, select_unfinalized, write_batch
+
+# Bodies that are read in one go.
+SLICE_SIZE = 100
 
 Finish = Callable[[AsyncConnection], Awaitable[None]]
 
@@ -44,7 +49,7 @@ class Settled:
 class Prepared:
     """A range as it will be written: what was fetched, and what of the stored rows is final as it is."""
 
-    proof: Proof
+    proofs: Sequence[Proof]
     read: Read
     promoted: Mapping[bytes, int]
     gone: Mapping[bytes, int]
@@ -59,22 +64,38 @@ class Settler:
     tables: Mapping[bytes, ProgramTables]
 
     async def prepare(
-        self, rpc: Caller, proof: Proof, listed: Mapping[bytes, int], *, swept: Range | None = None
+        self,
+        rpc: Caller,
+        proof: Proof,
+        listed: Mapping[bytes, int],
+        *,
+        swept: Range | None = None,
+        listed_here: bool = True,
     ) -> Prepared:
         """
         Ask everything that a listed range needs.
 
         Args:
-            rpc: the node that listed; `pinned`.
+            rpc: one node; `pinned`.
             proof: what is proven once this is written.
             listed: signature -> slot, everything that the finalized chain has in the proof's range.
             swept: where confirmed rows that are not listed are looked at; the proof's range.
+            listed_here: whether it was `rpc` that listed. If not, it lists again before anything is dropped.
 
         Raises:
             RetryableError: the node did not answer, or contradicts itself.
         """
         area = swept or Range(proof.from_slot, proof.to_slot)
         gone, found = await self._ask_unlisted(rpc, proof.program_id, listed, area)
+        if gone and not listed_here:
+            infos = await node.fetch_signatures(
+                rpc,
+                proof.program_id,
+                commitment="finalized",
+                after_slot=proof.from_slot - 1,
+                up_to_slot=proof.to_slot,
+            )
+            return await self.prepare(rpc, proof, {**listed, **slots_of(infos)})
         final = {**listed, **found}
         async with session(self.pool) as connection:
             stored = await select_stored(connection, final)
@@ -90,7 +111,42 @@ class Settler:
         }
         missing = {s: slot for s, slot in final.items() if s not in kept or (s in waiting and s not in promoted)}
         read = await self.fetch(rpc, missing, blockhashes)
-        return Prepared(proof, read, promoted, gone)
+        return Prepared([proof], read, promoted, gone)
+
+    async def prepare_blocks(self, rpc: Caller, proofs: Sequence[Proof]) -> Prepared:
+        """
+        Fetch every block of a range, and keep what mentions the programs of the proofs.
+
+        Args:
+            rpc: one node; `pinned`.
+            proofs: of one range, one a program.
+
+        Raises:
+            RetryableError: as `crawl`.
+        """
+        span = Range(proofs[0].from_slot, proofs[0].to_slot)
+        program_ids = {proof.program_id for proof in proofs}
+        kept = Read([], [], [], {})
+        listed: dict[bytes, int] = {}
+        async for slot, block in crawl(rpc, *span):
+            bodies = bodies_of(slot, block, program_ids)
+            read = read_bodies(bodies, self.programs, "finalized", blockhashes={slot: block.blockhash})
+            wanted = {row.signature for row in read.transactions if program_ids.intersection(row.mentions)}
+            listed |= dict.fromkeys(wanted, slot)
+            async with session(self.pool) as connection:
+                stored = await select_stored(connection, wanted)
+            final = {s for s, row in stored.items() if row.slot == slot and row.commitment == "finalized"}
+            _keep(kept, read, wanted - final)
+        gone: dict[bytes, int] = {}
+        for program_id in program_ids:
+            absent, contradicted = await self._ask_unlisted(rpc, program_id, listed, span)
+            if contradicted:
+                signature, slot = next(iter(contradicted.items()))
+                raise RetryableError(
+                    f"{rpc.shown_url} shows {Signature(signature)} as final in slot {slot}, whose block lacks it"
+                )
+            gone |= absent
+        return Prepared(proofs, kept, {}, gone)
 
     async def fetch(self, rpc: Caller, wanted: Mapping[bytes, int], blockhashes: Mapping[int, str]) -> Read:
         """
@@ -105,7 +161,7 @@ class Settler:
         if len(found) < len(texts):
             absent = texts[bodies.index(None)]
             raise RetryableError(f"{rpc.shown_url} lists {absent} as finalized and does not have it")
-        read = read_bodies(found, self.programs, "finalized", blockhashes=blockhashes)
+        read = await _read_in_slices(found, self.programs, blockhashes)
         for row in read.transactions:
             if wanted.get(row.signature) != row.slot:
                 raise RetryableError(
@@ -120,7 +176,7 @@ class Settler:
         async with session(self.pool) as connection:
             if prepared.gone:
                 dropped = await drop_transactions(connection, prepared.gone)
-            batch = prepared.read.batch(finalized=prepared.promoted, frontiers={}, coverage=[prepared.proof])
+            batch = prepared.read.batch(finalized=prepared.promoted, frontiers={}, coverage=prepared.proofs)
             await write_batch(connection, batch, self.tables, finish=finish)
         return Settled(len(prepared.read.transactions), dropped, prepared.read.touched)
 
@@ -154,6 +210,27 @@ class Settler:
                         "not list it"
                     )
         return gone, final
+
+
+async def _read_in_slices(bodies: Sequence[bytes], programs: Programs, blockhashes: Mapping[int, str]) -> Read:
+    """Read finalized bodies, and let others of this process run in between: a live feed waits for milliseconds."""
+    read = Read([], [], [], {})
+    for start in range(0, len(bodies), SLICE_SIZE):
+        part = read_bodies(bodies[start : start + SLICE_SIZE], programs, "finalized", blockhashes=blockhashes)
+        _keep(read, part, {row.signature for row in part.transactions})
+        await asyncio.sleep(0)
+    return read
+
+
+def _keep(kept: Read, read: Read, signatures: Set[bytes]) -> None:
+    """Add to `kept` what was read of these signatures."""
+    if not signatures:
+        return
+    kept.transactions.extend(row for row in read.transactions if row.signature in signatures)
+    kept.events.extend(event for event in read.events if event.signature in signatures)
+    kept.problems.extend(problem for problem in read.problems if problem.subject in signatures)
+    for address, slot in read.touched.items():
+        kept.touched[address] = max(slot, kept.touched.get(address, 0))
 
 
 def slots_of(infos: Sequence[node.SignatureInfo]) -> dict[bytes, int]:

@@ -144,7 +144,7 @@ async def fetch_genesis_hash(rpc: Caller) -> str:
 
 async def fetch_slot(rpc: Caller, commitment: str) -> int:
     """Return the newest slot at `commitment`."""
-    return read_reply(rpc, "a slot", await rpc.call_raw("getSlot", [{"commitment": commitment}]), Slot)  # type: ignore[arg-type] # an annotated int
+    return read_reply(rpc, "a slot", await rpc.call_raw("getSlot", [{"commitment": commitment}]), Slot)
 
 
 async def fetch_clock(rpc: Caller, commitment: str) -> Clock:
