@@ -31,6 +31,8 @@ class IndexerSettings(BaseSettings):
     silence_s_max: float = Field(default=15.0, gt=0, le=600)
     lease_s: float = Field(default=15.0, ge=0.5, le=3_600)
     workers: int = Field(default=3, ge=1, le=64)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
 
     @classmethod
     def read(cls, **flags: object) -> Self:
