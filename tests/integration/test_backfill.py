@@ -61,7 +61,7 @@ class Rig:
     database: Database
 
     def backfills(self, *, workers: int = 3) -> Backfills:
-        return Backfills(self.rpc, self.pool, PROGRAMS, self.tables, lease_s=2.0, workers=workers, failures_max=2)
+        return Backfills(self.rpc, self.pool, PROGRAMS, self.tables, lease_s=60.0, workers=workers, failures_max=2)
 
     async def coverage(self) -> list[Proven]:
         async with session(self.pool) as connection:
@@ -134,18 +134,18 @@ async def test_a_history_is_stored_once_and_proven(database: Database, means: Me
 
 async def test_two_at_once_do_each_piece_once(database: Database) -> None:
     """Two processes' worth of workers share the jobs; no transaction is fetched twice."""
-    node = history(5_300)
+    node = history(3_300)
     async with rig(database, node) as it:
         await it.backfills().open("signatures", None, None)
         done = await asyncio.gather(it.backfills().run(Seen()), it.backfills().run(Seen()))
-        assert sum(done) == 5_300
-        assert node.asked.count("getTransaction") == 5_300
+        assert sum(done) == 3_300
+        assert node.asked.count("getTransaction") == 3_300
         assert await it.coverage() == [Proven(0, node.finalized_slot, "signatures")]
 
 
 async def test_a_stop_leaves_what_is_done_and_the_next_goes_on(database: Database) -> None:
     """Cancelled in the middle, the work goes on from the cursor and the open jobs, and fetches nothing again."""
-    node = history(6_000)
+    node = history(3_500)
     async with rig(database, node) as it:
         await it.backfills().open("signatures", None, None)
         seen = Seen()
@@ -154,11 +154,11 @@ async def test_a_stop_leaves_what_is_done_and_the_next_goes_on(database: Databas
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         stored = it.count("transactions")
-        assert 0 < stored < 6_000
+        assert 0 < stored < 3_500
         node.asked.clear()
         await it.backfills().run(Seen())
-        assert it.count("transactions") == 6_000
-        assert node.asked.count("getTransaction") == 6_000 - stored
+        assert it.count("transactions") == 3_500
+        assert node.asked.count("getTransaction") == 3_500 - stored
         assert await it.coverage() == [Proven(0, node.finalized_slot, "signatures")]
 
 
@@ -179,9 +179,12 @@ async def test_a_part_is_proven_as_an_island(database: Database) -> None:
         assert await it.frontier() == node.finalized_slot
 
 
-async def test_a_long_gap_of_the_frontier_becomes_a_backfill(database: Database) -> None:
+async def test_a_long_gap_of_the_frontier_becomes_a_backfill(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is too long to hold is left to jobs, and the frontier goes on above it meanwhile."""
-    node = history(7_000)
+    monkeypatch.setattr("indexer.frontier.INLINE_PAGES_MAX", 1)
+    node = history(2_500)
     async with rig(database, node) as it:
         frontier = Frontier(it.rpc, it.pool, PROGRAMS, it.tables)
         advanced = await frontier.advance()
@@ -194,14 +197,14 @@ async def test_a_long_gap_of_the_frontier_becomes_a_backfill(database: Database)
         assert await it.coverage() == [Proven(first + 1, first + 5, "signatures")]
         await it.backfills().run(Seen())
         assert await it.frontier() == first + 5
-        assert it.count("transactions") == 7_001
+        assert it.count("transactions") == 2_501
 
 
 @pytest.mark.parametrize("means", ["signatures", "blocks"])
 async def test_what_a_fork_left_behind_is_settled(database: Database, means: Means) -> None:
     """Confirmed rows in the range are promoted, replaced or dropped as the finalized chain says."""
     node = history(30)
-    same, other, gone = node.entries[3], node.entries[10], Entry(77, 31, amount=777)
+    same, other, gone = node.entries[3], node.entries[10], Entry(77, 21, amount=777)
     async with rig(database, node) as it:
         await it.hear(same, node.blockhash(same.slot))
         await it.hear(replace(other, amount=1_000_000), "another-block")
