@@ -13,6 +13,8 @@ from engine.__main__ import engine
 from indexer.__main__ import index
 from indexer.commands.backfill import backfill
 from indexer.commands.query import export, sql
+from indexer.commands.status import status
+from indexer.commands.verify import repair, verify
 from indexer.console import reported, stop_with_parent
 from localnet.__main__ import localnet
 
@@ -27,6 +29,9 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(index)
 app.command()(backfill)
+app.command()(verify)
+app.command()(repair)
+app.command()(status)
 app.command()(engine)
 app.command()(dashboard)
 app.command()(localnet)

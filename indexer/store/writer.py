@@ -168,7 +168,7 @@ async def write_batch(
         elsewhere = tuple(signature for signature in refused if moved[signature][1] != transactions[signature].slot)
         replaced = tuple(signature for signature in moved if signature not in refused)
         if replaced:
-            await _delete_dependents(connection, replaced)
+            await delete_dependents(connection, replaced)
         for signature in refused:
             del transactions[signature]
         late = {s for s, row in transactions.items() if _is_late(row.slot, row.mentions, frontiers, row.commitment)}
@@ -286,7 +286,7 @@ async def _select_moved(
     return {bytes(signature): (str(commitment), int(slot)) for signature, commitment, slot in await cursor.fetchall()}
 
 
-async def _delete_dependents(connection: AsyncConnection, signatures: Collection[bytes]) -> None:
+async def delete_dependents(connection: AsyncConnection, signatures: Collection[bytes]) -> None:
     """Delete everything that hangs on these transactions: events of every program, mentions, problems."""
     parameters = {"signatures": list(signatures)}
     cursor = await connection.execute(QUERIES["select_event_tables"])
@@ -467,7 +467,7 @@ async def drop_transactions(connection: AsyncConnection, dropped: Mapping[bytes,
         cursor = await connection.execute(QUERIES["delete_transactions"], parameters)
         gone = [bytes(row[0]) for row in await cursor.fetchall()]
         if gone:
-            await _delete_dependents(connection, gone)
+            await delete_dependents(connection, gone)
         return len(gone)
 
 
