@@ -199,6 +199,7 @@ class Backfills:
             to_slot=backfill.open_to,
             cursor=cursor,
         ):
+            await node.check_reach(rpc, listed)
             found = {bytes(Signature.from_string(info.signature)): info.slot for info in listed.infos}
             yield [Step(listed.from_slot, listed.to_slot, found, listed.cursor)]
 

@@ -129,6 +129,7 @@ class Frontier:
             to_slot=gap.to_slot,
             cursor=None if cursor is None else str(Signature(cursor)),
         ):
+            await node.check_reach(rpc, step)
             steps.append(step)
             if len(steps) > INLINE_PAGES_MAX:
                 return None

@@ -145,6 +145,7 @@ class Verifier:
             rpc, program_id, commitment="finalized", from_slot=span.from_slot, to_slot=span.to_slot
         )
         async for step in listing:
+            await node.check_reach(rpc, step)
             on_chain = {bytes(Signature.from_string(i.signature)): (i.slot, i.err) for i in step.infos}
             yield Piece(Range(step.from_slot, step.to_slot), on_chain)
 

@@ -18,6 +18,7 @@ from solders.pubkey import Pubkey
 from indexer.errors import RetryableError, SettingsError
 from indexer.sources.rpc import Caller, RpcError
 
+METHOD_NOT_FOUND = -32601
 PAGE_SIZE_MAX = 1_000
 ACCOUNTS_PER_CALL_MAX = 100
 # Signatures in one getSignatureStatuses call; the node's own limit.
@@ -185,12 +186,14 @@ class Listed(NamedTuple):
 
     Args:
         cursor: where the listing goes on; None before its first page.
+        ended: the node's history ended here, before the range did.
     """
 
     from_slot: int
     to_slot: int
     infos: list[SignatureInfo]
     cursor: str | None
+    ended: bool = False
 
 
 async def list_signatures(
@@ -222,7 +225,7 @@ async def list_signatures(
         if not page:
             if cursor is not None:
                 await _check_cursor(rpc, cursor)
-            yield Listed(from_slot, open_to, list(rest.values()), cursor)
+            yield Listed(from_slot, open_to, list(rest.values()), cursor, ended=True)
             return
         if any(info.slot < later.slot for info, later in pairwise(page)):
             raise RetryableError(f"{rpc.shown_url} sent a page of signatures that is not sorted by slot")
@@ -242,6 +245,29 @@ async def list_signatures(
         if cut < open_to:
             yield Listed(cut + 1, open_to, [info for info in found.values() if info.slot > cut], resume)
             open_to = cut
+
+
+async def check_reach(rpc: Caller, listed: Listed) -> None:
+    """
+    Prove that a history which ended before its range was not merely thrown away by the node.
+
+    Raises:
+        RetryableError: the node keeps no blocks that old; another endpoint may.
+    """
+    if not listed.ended:
+        return
+    try:
+        body = await rpc.call_raw("getFirstAvailableBlock")
+    except RpcError as error:
+        if error.code != METHOD_NOT_FOUND:
+            raise
+        return
+    first = read_reply(rpc, "a slot", body, Slot)
+    if first > max(listed.from_slot, 1):  # there is nothing in slot 0 but the genesis
+        raise RetryableError(
+            f"{rpc.shown_url} keeps no blocks below slot {first}, so it cannot show what was in slot {listed.from_slot} "
+            f"and after: name an endpoint with the whole history, or let history start with capstan index --from {first}"
+        )
 
 
 async def fetch_signatures(

@@ -14,6 +14,7 @@ from indexer.frontier import Frontier
 from indexer.intake import read_bodies
 from indexer.sources.rpc import Rpc
 from indexer.store.audit import Stored, read_postgres
+from indexer.store.coverage import start_history
 from indexer.store.database import Database, Pool, connect, open_pool, session
 from indexer.store.typed import ensure_tables
 from indexer.store.writer import select_frontier, write_batch
@@ -284,3 +285,16 @@ async def test_an_answer_of_another_shape_moves_nothing(database: Database, meth
         with pytest.raises(RetryableError, match="http://node:1"):
             await it.frontier.advance()
         assert await it.slot() is None
+
+
+async def test_a_node_that_threw_its_past_away_proves_nothing_about_it(database: Database) -> None:
+    """An empty page where the node keeps no blocks any more is not the beginning; who says where to start, goes on."""
+    node = ScriptedNode([Entry(1, 500)], finalized_slot=900, odd={"getFirstAvailableBlock": 400})
+    async with rig(database, node) as it:
+        with pytest.raises(RetryableError, match="keeps no blocks below slot 400"):
+            await it.frontier.advance()
+        assert await it.slot() is None
+        async with session(it.pool) as connection:
+            await start_history(connection, PROGRAM.program_id, 400)
+        await it.frontier.advance()
+        assert await it.slot() == 900
