@@ -56,8 +56,8 @@ def as_object(found: Status) -> dict[str, Any]:
         "gaps": [row._asdict() for row in found.gaps],
         "backfills": [row._asdict() for row in found.backfills],
         "incomplete_transactions": found.incomplete,
-        "unknown_discriminators": sum(row.count for row in found.problems if row.kind == UNKNOWN),
-        "undecodable": sum(row.count for row in found.problems if row.kind != UNKNOWN),
+        "unknown_discriminators": sum(row.total for row in found.problems if row.kind == UNKNOWN),
+        "undecodable": sum(row.total for row in found.problems if row.kind != UNKNOWN),
         "problems": [row._asdict() for row in found.problems],
         "parts": [
             {
@@ -83,7 +83,7 @@ def lines_of(found: Status) -> list[str]:
         )
     lines.append(f"transactions with cut or absent logs: {found.incomplete:,}")
     lines += [
-        f"not readable: {row.count:,} {row.kind} of {row.program}, last in slot {row.newest_slot:,}"
+        f"not readable: {row.total:,} {row.kind} of {row.program}, last in slot {row.newest_slot:,}"
         for row in found.problems
     ]
     return lines + [_part_line(part) for part in found.parts]

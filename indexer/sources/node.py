@@ -265,8 +265,9 @@ async def check_reach(rpc: Caller, listed: Listed) -> None:
     first = read_reply(rpc, "a slot", body, Slot)
     if first > max(listed.from_slot, 1):  # there is nothing in slot 0 but the genesis
         raise RetryableError(
-            f"{rpc.shown_url} keeps no blocks below slot {first}, so it cannot show what was in slot {listed.from_slot} "
-            f"and after: name an endpoint with the whole history, or let history start with capstan index --from {first}"
+            f"{rpc.shown_url} keeps no blocks below slot {first}, so it cannot show what was in slot "
+            f"{listed.from_slot} and after: name an endpoint with the whole history, or let history start later with "
+            f"capstan index --from {first}"
         )
 
 

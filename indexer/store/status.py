@@ -54,7 +54,7 @@ class ProblemCount(NamedTuple):
 
     program: str
     kind: str
-    count: int
+    total: int
     newest_slot: int
 
 

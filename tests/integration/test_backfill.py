@@ -83,7 +83,7 @@ class Rig:
 
     def count(self, table: str) -> int:
         with psycopg.connect(self.database.dsn) as connection:
-            row = connection.execute(f"select count(*) from capstan.{table}").fetchone()  # type: ignore[arg-type] # a test's own word
+            row = connection.execute(f"select count(*) from capstan.{table}").fetchone()
         assert row is not None
         return int(row[0])
 

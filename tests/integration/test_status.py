@@ -52,7 +52,7 @@ async def test_everything_that_stands_in_the_way_is_told(database: Database) -> 
                 "values (decode(repeat('01', 64), 'hex'), 5, 1, 'finalized', false)"
             ),
         ):
-            await connection.execute(statement, {"id": ID})  # type: ignore[arg-type] # the test's own words
+            await connection.execute(statement, {"id": ID})
         assert await open_backfill(connection, [ID], "signatures", Range(40, 70)) == 1
     found = read_status(database.dsn)
     assert [(p.name, p.frontier, p.lag_slots) for p in found.programs] == [("ephemeral_vault", 50, 50)]

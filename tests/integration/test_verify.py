@@ -71,7 +71,7 @@ async def spoil(database: Database, it: Verifier) -> None:
             "update capstan.transactions set err = null where slot = 10",
             "update capstan.transactions set commitment = 'confirmed' where slot = 12",
         ):
-            connection_.execute(statement)  # type: ignore[arg-type] # the test's own words
+            connection_.execute(statement)
 
 
 @pytest.mark.parametrize("means", ["signatures", "blocks"])
