@@ -14,7 +14,7 @@ from indexer.intake import Programs
 from indexer.registry import decode_account
 from indexer.sources import node
 from indexer.sources.node import RawAccount
-from indexer.sources.rpc import Rpc
+from indexer.sources.rpc import Caller
 from indexer.store.accounts import AccountRow, Closed, reconcile_accounts, select_open, write_accounts
 from indexer.store.database import Pool, session
 from indexer.store.typed import ProgramTables
@@ -27,7 +27,7 @@ Seen = tuple[int, bytes, RawAccount | None]
 class Accounts:
     """Writes account state of some programs. `commitment` is what state is read at."""
 
-    rpc: Rpc
+    rpc: Caller
     pool: Pool
     programs: Programs
     tables: Mapping[bytes, ProgramTables]

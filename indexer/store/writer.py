@@ -7,16 +7,17 @@ that tables can keep. Account state is in accounts.py.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import psycopg
 from psycopg import sql
 
 from indexer.errors import DataError, RetryableError
 from indexer.store.copy import DO_NOTHING, Target, insert_rows
+from indexer.store.coverage import Proof, prove, select_start
 from indexer.store.database import AsyncConnection, transaction
 from indexer.store.partitions import RAW_TABLE, TableName, ensure_partitions
 from indexer.store.queries import load_queries
@@ -78,6 +79,7 @@ class TransactionRow:
         err: the RPC's TransactionError as JSON text, None where the transaction succeeded.
         complete: whether its logs were all there, so that no event can be missing.
         mentions: ids of the indexed programs among its accounts.
+        blockhash: of the block that its slot held just before it was read, base58; None where that is not known.
     """
 
     signature: bytes
@@ -89,6 +91,7 @@ class TransactionRow:
     commitment: Commitment
     complete: bool
     mentions: tuple[bytes, ...]
+    blockhash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,9 @@ class Batch:
     Args:
         finalized: signature -> slot of stored transactions now known to be finalized there; unknown ones are left out
             of the count in `Written.promoted`.
-        frontiers: program id -> slot up to which, with this batch, every finalized transaction is stored. Never moves
-            back.
+        frontiers: program id -> slot up to which, with this batch, every finalized transaction since the old frontier
+            is stored. Never moves back.
+        coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
         generation: of the registry that the batch was decoded with; None where nobody changes it.
         again: the transactions were read again with other IDLs. What is stored of them is replaced; one that is stored
             in another slot is left out, and a commitment stays what it is.
@@ -115,6 +119,7 @@ class Batch:
     generation: int | None = None
     again: bool = False
     raw: Mapping[bytes, bytes] = field(default_factory=dict)
+    coverage: Sequence[Proof] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ class Written:
         transactions: inserted or changed.
         events: inserted.
         promoted: confirmed -> finalized by `Batch.finalized`.
-        replaced: signatures that had been stored in another slot.
+        replaced: signatures that had been stored in another slot, or perhaps in another block of the same slot.
         refused: signatures whose stored row is finalized in another slot than the batch's confirmed one.
         escaped: strings that held a NUL; typed.py says how it is written.
     """
@@ -139,16 +144,24 @@ class Written:
     escaped: int = 0
 
 
-async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping[bytes, ProgramTables]) -> Written:
+async def write_batch(
+    connection: AsyncConnection,
+    batch: Batch,
+    tables: Mapping[bytes, ProgramTables],
+    *,
+    finish: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+) -> Written:
     """
     Write a batch in one transaction. Replaying it changes nothing.
 
-    A known signature in another slot replaces its transaction and events, unless the stored one is finalized and the
-    batch's is not. A finalized row never becomes confirmed again, a complete one never incomplete.
+    A known signature in another slot, or another block of it, replaces its transaction and events, unless the stored
+    one is finalized and the batch's is not. A finalized row never becomes confirmed again, a complete one never
+    incomplete.
 
     Args:
         connection: of `connect`, not in a transaction.
         tables: from `ensure_tables`, by program id; every event's program must be in it.
+        finish: what else belongs into the same database transaction; last, and an error in it undoes everything.
 
     Raises:
         DataError: an event of a program or type that has no table.
@@ -167,11 +180,12 @@ async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping
         if batch.again:
             transactions, refused_again = await _clear_stored(connection, transactions)
         moved = await _select_moved(connection, transactions)
-        refused = {signature for signature, stored in moved.items() if _is_stale(transactions[signature], stored)}
+        refused = {signature for signature, (stored, _) in moved.items() if _is_stale(transactions[signature], stored)}
+        elsewhere = tuple(signature for signature in refused if moved[signature][1] != transactions[signature].slot)
         replaced = tuple(signature for signature in moved if signature not in refused)
         refused |= refused_again
         if replaced:
-            await _delete_dependents(connection, replaced)
+            await delete_dependents(connection, replaced)
             await delete_bodies(connection, "delete_raw_of_replaced", replaced)
         for signature in refused:
             transactions.pop(signature, None)
@@ -188,9 +202,11 @@ async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping
         problems = [problem for problem in batch.problems if problem.subject not in refused]
         await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
         promoted = await _promote(connection, batch.finalized)
-        for program_id, slot in sorted(batch.frontiers.items()):
-            await connection.execute(QUERIES["advance_frontier"], {"program_id": program_id, "slot": slot})
-    return Written(changed, events, promoted, replaced, tuple(refused), escaped)
+        for proof in await _proofs(connection, batch, frontiers):
+            await prove(connection, proof)
+        if finish is not None:
+            await finish(connection)
+    return Written(changed, events, promoted, replaced, elsewhere, escaped)
 
 
 def _wanted_partitions(batch: Batch, tables: Mapping[bytes, ProgramTables]) -> dict[TableName, set[int]]:
@@ -237,6 +253,7 @@ TRANSACTIONS = Target(
         ("compute_units", "bigint"),
         ("commitment", "text"),
         ("complete", "boolean"),
+        ("blockhash", "text"),
     ),
     sql.SQL(QUERIES["transaction_conflict"]),
 )
@@ -269,7 +286,7 @@ async def _clear_stored(
         slot, commitment = stored.get(signature, (row.slot, row.commitment))
         if slot == row.slot and (signature in stored or commitment == "finalized"):
             kept[signature] = replace(row, commitment=commitment)
-    await _delete_dependents(connection, list(kept))
+    await delete_dependents(connection, list(kept))
     finalized = [signature for signature, row in kept.items() if row.commitment == "finalized"]
     await connection.execute(QUERIES["note_late"], {"signatures": finalized})
     return kept, set(transactions) - set(kept)
@@ -294,6 +311,17 @@ def _is_late(slot: int, mentions: Sequence[bytes], frontiers: Mapping[bytes, int
     return commitment == "finalized" and any(slot <= frontiers.get(program_id, -1) for program_id in mentions)
 
 
+async def _proofs(connection: AsyncConnection, batch: Batch, frontiers: Mapping[bytes, int]) -> list[Proof]:
+    """Return everything that the batch proves; a frontier stands for what lies between the old one and it."""
+    proofs = list(batch.coverage)
+    for program_id, slot in sorted(batch.frontiers.items()):
+        known = frontiers.get(program_id)
+        first = await select_start(connection, program_id) if known is None else known + 1
+        if first <= slot:
+            proofs.append(Proof(program_id, first, slot, "signatures"))
+    return proofs
+
+
 async def _lock_frontiers(
     connection: AsyncConnection, batch: Batch, transactions: Iterable[TransactionRow]
 ) -> dict[bytes, int]:
@@ -303,22 +331,31 @@ async def _lock_frontiers(
     A writer that moves a frontier waits for those that write below it, and they for it: otherwise a row could slip in
     below a frontier without being seen as late.
     """
-    programs = sorted({program_id for row in transactions for program_id in row.mentions} | set(batch.frontiers))
-    name = "lock_frontier" if batch.frontiers else "share_frontier"
+    proven = {*batch.frontiers, *(proof.program_id for proof in batch.coverage)}
+    programs = sorted({program_id for row in transactions for program_id in row.mentions} | proven)
+    name = "lock_frontier" if proven else "share_frontier"
     for program_id in programs:
         await connection.execute(QUERIES[name], {"program_id": program_id})
     cursor = await connection.execute(QUERIES["select_frontiers"], {"program_ids": programs})
     return {bytes(program_id): int(slot) for program_id, slot in await cursor.fetchall()}
 
 
-async def _select_moved(connection: AsyncConnection, rows: Mapping[bytes, TransactionRow]) -> dict[bytes, str]:
-    """Return the stored commitment of signatures that are stored in another slot."""
-    parameters = {"signatures": list(rows), "slots": [row.slot for row in rows.values()]}
+async def _select_moved(
+    connection: AsyncConnection, rows: Mapping[bytes, TransactionRow]
+) -> dict[bytes, tuple[str, int]]:
+    """Return the stored commitment and slot of signatures that are stored as another execution."""
+    parameters = {
+        "signatures": list(rows),
+        "slots": [row.slot for row in rows.values()],
+        "blockhashes": [row.blockhash for row in rows.values()],
+        "finals": [row.commitment == "finalized" for row in rows.values()],
+        "completes": [row.complete for row in rows.values()],
+    }
     cursor = await connection.execute(QUERIES["select_moved"], parameters)
-    return {bytes(signature): str(commitment) for signature, commitment in await cursor.fetchall()}
+    return {bytes(signature): (str(commitment), int(slot)) for signature, commitment, slot in await cursor.fetchall()}
 
 
-async def _delete_dependents(connection: AsyncConnection, signatures: Collection[bytes]) -> None:
+async def delete_dependents(connection: AsyncConnection, signatures: Collection[bytes]) -> None:
     """Delete everything that hangs on these transactions: events of every program, mentions, problems."""
     parameters = {"signatures": list(signatures)}
     cursor = await connection.execute(QUERIES["select_event_tables"])
@@ -336,7 +373,10 @@ async def _upsert_transactions(
     # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
     await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
     await delete_bodies(connection, "delete_raw_of_completed", completed)
-    plain = [(r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete) for r in rows]
+    plain = [
+        (r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete, r.blockhash)
+        for r in rows
+    ]
     if late:
         # Before the upsert: only what differs from the stored row is news to the lake.
         await connection.execute(
@@ -452,14 +492,32 @@ async def select_known(connection: AsyncConnection, finalized: Mapping[bytes, in
         return {bytes(signature): bool(complete) for signature, complete in await cursor.fetchall()}
 
 
-async def select_unfinalized(connection: AsyncConnection, program_id: bytes, slot_max: int) -> dict[bytes, int]:
+class StoredRow(NamedTuple):
+    """What is stored of a transaction. `err` as JSON text."""
+
+    slot: int
+    commitment: str
+    blockhash: str | None
+    complete: bool
+    err: str | None
+
+
+async def select_stored(connection: AsyncConnection, signatures: Collection[bytes]) -> dict[bytes, StoredRow]:
+    """Return what is stored of these transactions, in whatever slot."""
+    cursor = await connection.execute(QUERIES["select_stored"], {"signatures": list(signatures)})
+    return {bytes(signature): StoredRow(*row) for signature, *row in await cursor.fetchall()}
+
+
+async def select_unfinalized(
+    connection: AsyncConnection, program_id: bytes, slot_max: int, slot_min: int = 0
+) -> dict[bytes, int]:
     """
-    Return signature -> slot of the program's transactions up to `slot_max` that are only confirmed.
+    Return signature -> slot of the program's transactions from `slot_min` to `slot_max` that are only confirmed.
 
     Those that an enumeration of finalized signatures over these slots does not name were dropped by a fork; ask for
     their status before dropping them.
     """
-    parameters = {"program_id": program_id, "slot_max": slot_max}
+    parameters = {"program_id": program_id, "slot_min": slot_min, "slot_max": slot_max}
     async with transaction(connection):
         cursor = await connection.execute(QUERIES["select_unfinalized"], parameters)
         return {bytes(signature): int(slot) for signature, slot in await cursor.fetchall()}
@@ -482,7 +540,7 @@ async def drop_transactions(connection: AsyncConnection, dropped: Mapping[bytes,
         cursor = await connection.execute(QUERIES["delete_transactions"], parameters)
         gone = [bytes(row[0]) for row in await cursor.fetchall()]
         if gone:
-            await _delete_dependents(connection, gone)
+            await delete_dependents(connection, gone)
             await delete_bodies_of(connection, {signature: dropped[signature] for signature in gone})
         return len(gone)
 
