@@ -279,7 +279,7 @@ async def _clear_stored(
     """
     slots = {"signatures": list(transactions), "slots": [row.slot for row in transactions.values()]}
     await connection.execute(QUERIES["lock_transactions"], slots)
-    cursor = await connection.execute(QUERIES["select_stored"], slots)
+    cursor = await connection.execute(QUERIES["select_commitments"], slots)
     stored = {bytes(signature): (int(slot), commitment) for signature, slot, commitment in await cursor.fetchall()}
     kept: dict[bytes, TransactionRow] = {}
     for signature, row in transactions.items():

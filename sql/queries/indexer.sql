@@ -84,7 +84,7 @@ on conflict (signature) do update set noted_at = clock_timestamp();
 insert into capstan.late_transactions (signature) select unnest(%(signatures)s::bytea[])
 on conflict (signature) do update set noted_at = clock_timestamp();
 
--- name: select_stored
+-- name: select_commitments
 select signature, slot, commitment from capstan.transactions
 where signature = any(%(signatures)s) and %(slots)s::bigint[] is not null;
 
