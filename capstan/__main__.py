@@ -29,6 +29,7 @@ COMMANDS = {
     "decode": "indexer.commands.decode:decode",
     "decode-tx": "indexer.commands.decode_tx:decode_tx",
     "idl": "indexer.commands.idl:idl",
+    "redecode": "indexer.commands.redecode:redecode_command",
     "sql": "indexer.commands.query:sql",
     "export": "indexer.commands.query:export",
 }

@@ -103,11 +103,11 @@ async def _index(
     as_json: bool,
 ) -> None:
     async with AsyncExitStack() as stack:
-        rpc, pool, tables = await stack.enter_async_context(opened(settings, programs, database))
+        rpc, pool, registry = await stack.enter_async_context(opened(settings, programs, database))
         if start is not None:
             await _start_history(rpc, pool, programs, start)
         role = database.for_role(INDEXER_ROLE)
-        indexer = Indexer(settings, rpc, pool, lambda: Lake.open(role, settings.lake_path), programs, tables)
+        indexer = Indexer(settings, rpc, pool, lambda: Lake.open(role, settings.lake_path), registry, registry.tables)
         stack.callback(indexer.close)
         # Once before anything else: a folder that cannot be written, or another writer, is told now.
         await indexer.export()

@@ -126,7 +126,7 @@ class Settler:
         """
         span = Range(proofs[0].from_slot, proofs[0].to_slot)
         program_ids = {proof.program_id for proof in proofs}
-        kept = Read([], [], [], {})
+        kept = read_bodies([], self.programs, "finalized")
         listed: dict[bytes, int] = {}
         async for slot, block in crawl(rpc, *span):
             bodies = bodies_of(slot, block, program_ids)
@@ -214,7 +214,8 @@ class Settler:
 
 async def _read_in_slices(bodies: Sequence[bytes], programs: Programs, blockhashes: Mapping[int, str]) -> Read:
     """Read finalized bodies, and let others of this process run in between: a live feed waits for milliseconds."""
-    read = Read([], [], [], {})
+    # Of the registry as it is now: where that changes in between, the writer refuses the whole.
+    read = read_bodies([], programs, "finalized")
     for start in range(0, len(bodies), SLICE_SIZE):
         part = read_bodies(bodies[start : start + SLICE_SIZE], programs, "finalized", blockhashes=blockhashes)
         _keep(read, part, {row.signature for row in part.transactions})
@@ -229,6 +230,7 @@ def _keep(kept: Read, read: Read, signatures: Set[bytes]) -> None:
     kept.transactions.extend(row for row in read.transactions if row.signature in signatures)
     kept.events.extend(event for event in read.events if event.signature in signatures)
     kept.problems.extend(problem for problem in read.problems if problem.subject in signatures)
+    kept.raw.update((signature, body) for signature, body in read.raw.items() if signature in signatures)
     for address, slot in read.touched.items():
         kept.touched[address] = max(slot, kept.touched.get(address, 0))
 

@@ -20,6 +20,7 @@ from indexer.frontier import Frontier, Silent
 from indexer.health import Health
 from indexer.intake import Programs
 from indexer.live import Live
+from indexer.registry import Registry
 from indexer.settings import IndexerSettings
 from indexer.sources import node
 from indexer.sources.rpc import Caller
@@ -110,6 +111,7 @@ class Indexer:
                 ("resync", self._resync),
                 ("heartbeat", self._beat_on),
                 ("export", self._export_on),
+                ("registry", self._follow_registry),
             ):
                 parts.create_task(self._keep(name, part), name=name)
             parts.create_task(self._keep("frontier", lambda: self._advance_on(progress)), name="frontier")
@@ -217,6 +219,23 @@ class Indexer:
         while True:
             await self.beat()
             await asyncio.sleep(BEAT_INTERVAL_S)
+
+    async def _follow_registry(self) -> None:
+        """Take up IDLs that are added: they decode what comes from now on, and all account state anew."""
+        accounts_stale = False
+        while isinstance(self.programs, Registry):
+            async with session(self.pool) as connection:
+                if await self.programs.reload(connection):
+                    log.info("the registry of IDLs has changed", generation=self.programs.generation)
+                    accounts_stale = True
+            if accounts_stale:
+                try:
+                    await self.accounts.snapshot()
+                    accounts_stale = False
+                except RetryableError as error:
+                    await self._remember("registry", error)
+            await asyncio.sleep(BEAT_INTERVAL_S)
+        await asyncio.Event().wait()
 
     async def _export_on(self) -> None:
         while True:

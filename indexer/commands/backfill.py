@@ -82,12 +82,12 @@ async def _backfill(
     last: int | None,
     as_json: bool,
 ) -> None:
-    async with opened(settings, programs, database) as (rpc, pool, tables):
+    async with opened(settings, programs, database) as (rpc, pool, registry):
         backfills = Backfills(
             rpc,
             pool,
-            programs,
-            tables,
+            registry,
+            registry.tables,
             lease_s=settings.lease_s,
             workers=settings.workers,
             failures_max=FAILURES_MAX,

@@ -3,7 +3,7 @@ What the commands that talk to a chain and a database have in common: their flag
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -12,11 +12,11 @@ import typer
 
 from indexer.intake import Programs
 from indexer.loop import check_chain
+from indexer.registry import Registry, open_registry
 from indexer.settings import IndexerSettings
 from indexer.sources.endpoints import Endpoints
 from indexer.store.database import INDEXER_ROLE, Database, Pool, connect, open_pool
 from indexer.store.migrate import migrate
-from indexer.store.typed import ProgramTables, ensure_tables
 
 # Fewer attempts than later on: who starts a command wants to know soon that the url is wrong.
 START_ATTEMPTS_MAX = 4
@@ -54,11 +54,11 @@ LastSlot = Annotated[int | None, typer.Option("--to", help="The last slot, inclu
 
 
 class Opened(NamedTuple):
-    """A chain and a database that belong together."""
+    """A chain and a database that belong together, and the programs in all their versions."""
 
     rpc: Endpoints
     pool: Pool
-    tables: Mapping[bytes, ProgramTables]
+    registry: Registry
 
 
 def joined_urls(urls: Sequence[str] | None) -> str | None:
@@ -89,7 +89,7 @@ async def opened(
             await asyncio.to_thread(migrate, database.dsn)
             await check_chain(first, pool, programs)
         async with await connect(database.dsn) as owner:
-            tables = {key: await ensure_tables(owner, program) for key, program in programs.items()}
+            registry = await open_registry(owner, programs.values())
         rpc = await stack.enter_async_context(Endpoints(urls, rate=rate))
         await rpc.check()
-        yield Opened(rpc, pool, tables)
+        yield Opened(rpc, pool, registry)

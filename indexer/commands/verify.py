@@ -131,7 +131,7 @@ def _run(
 async def _verify(
     settings: IndexerSettings, programs: Programs, database: Database, asked: Range, by: Means, *, repair: bool
 ) -> Report:
-    async with opened(settings, programs, database) as (rpc, pool, tables):
+    async with opened(settings, programs, database) as (rpc, pool, registry):
         finalized = await node.fetch_slot(rpc, "finalized")
         async with session(pool) as connection:
             starts = [await select_start(connection, key) for key in programs]
@@ -142,7 +142,7 @@ async def _verify(
         last = (finalized if repair else min(proven, finalized)) if asked.to_slot < 0 else asked.to_slot
         span = checked_range(first, last, finalized)
         means = "blocks" if by is Means.BLOCKS else "signatures"
-        verifier = Verifier(rpc, pool, programs, tables, database.for_role(INDEXER_ROLE))
+        verifier = Verifier(rpc, pool, registry, registry.tables, database.for_role(INDEXER_ROLE))
         console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),

@@ -7,24 +7,27 @@ that tables can keep. Account state is in accounts.py.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import psycopg
 from psycopg import sql
 
-from indexer.errors import DataError
+from indexer.errors import DataError, RetryableError
 from indexer.store.copy import DO_NOTHING, Target, insert_rows
 from indexer.store.coverage import Proof, prove, select_start
 from indexer.store.database import AsyncConnection, transaction
+from indexer.store.partitions import RAW_TABLE, TableName, ensure_partitions
 from indexer.store.queries import load_queries
+from indexer.store.raw import delete_bodies, delete_bodies_of, insert_bodies
 from indexer.store.typed import ESCAPE, ProgramTables, TypedTable, escape_text
 
 Commitment: TypeAlias = Literal["confirmed", "finalized"]
 
 QUERIES = load_queries("indexer")
+REGISTRY = load_queries("registry")
 
 
 class Event(Protocol):
@@ -101,6 +104,10 @@ class Batch:
             of the count in `Written.promoted`.
         frontiers: program id -> slot up to which, with this batch, every finalized transaction since the old frontier
             is stored. Never moves back.
+        generation: of the registry that the batch was decoded with; None where nobody changes it.
+        again: the transactions were read again with other IDLs. What is stored of them is replaced; one that is stored
+            in another slot is left out, and a commitment stays what it is.
+        raw: signature -> the body that its transaction was read from, JSON. Those without any are not stored raw.
         coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
     """
 
@@ -109,6 +116,9 @@ class Batch:
     problems: Sequence[Problem] = ()
     finalized: Mapping[bytes, int] = field(default_factory=dict)
     frontiers: Mapping[bytes, int] = field(default_factory=dict)
+    generation: int | None = None
+    again: bool = False
+    raw: Mapping[bytes, bytes] = field(default_factory=dict)
     coverage: Sequence[Proof] = field(default=(), kw_only=True)
 
 
@@ -155,22 +165,30 @@ async def write_batch(
 
     Raises:
         DataError: an event of a program or type that has no table.
-        RetryableError: the server went away; nothing of the batch is stored, or (lost while committing) all of it.
+        RetryableError: the server went away; nothing of the batch is stored, or (lost while committing) all of it. Or
+            the registry has changed since the batch was decoded: decode it again.
     """
     assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE, (
         "a batch is a transaction of its own"
     )
     transactions = _newest(batch.transactions)
+    refused_again: set[bytes] = set()
+    partitioned = await ensure_partitions(connection, _wanted_partitions(batch, tables))
     async with transaction(connection):
+        await _hold_registry(connection, batch.generation)
         frontiers = await _lock_frontiers(connection, batch, transactions.values())
+        if batch.again:
+            transactions, refused_again = await _clear_stored(connection, transactions)
         moved = await _select_moved(connection, transactions)
         refused = {signature for signature, (stored, _) in moved.items() if _is_stale(transactions[signature], stored)}
-        elsewhere = tuple(signature for signature in refused if moved[signature][1] != transactions[signature].slot)
+        elsewhere = {signature for signature in refused if moved[signature][1] != transactions[signature].slot}
         replaced = tuple(signature for signature in moved if signature not in refused)
+        refused |= refused_again
         if replaced:
             await delete_dependents(connection, replaced)
+            await delete_bodies(connection, "delete_raw_of_replaced", replaced)
         for signature in refused:
-            del transactions[signature]
+            transactions.pop(signature, None)
         late = {s for s, row in transactions.items() if _is_late(row.slot, row.mentions, frontiers, row.commitment)}
         changed = await _upsert_transactions(connection, transactions.values(), late)
         await insert_rows(
@@ -178,7 +196,9 @@ async def write_batch(
             MENTIONS,
             [(program_id, row.slot, row.signature) for row in transactions.values() for program_id in row.mentions],
         )
-        events, escaped = await _insert_events(connection, batch.events, refused, tables)
+        kept = {s: r.slot for s, r in transactions.items() if r.mentions and s in batch.raw}
+        await insert_bodies(connection, kept, batch.raw)
+        events, escaped = await _insert_events(connection, batch.events, refused, tables, partitioned)
         problems = [problem for problem in batch.problems if problem.subject not in refused]
         await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
         promoted = await _promote(connection, batch.finalized)
@@ -186,7 +206,23 @@ async def write_batch(
             await prove(connection, proof)
         if finish is not None:
             await finish(connection)
-    return Written(changed, events, promoted, replaced, elsewhere, escaped)
+    return Written(changed, events, promoted, replaced, tuple(elsewhere | refused_again), escaped)
+
+
+def _wanted_partitions(batch: Batch, tables: Mapping[bytes, ProgramTables]) -> dict[TableName, set[int]]:
+    """Return the slots of a batch's rows by table; an event without a table is refused later."""
+    wanted: dict[TableName, set[int]] = defaultdict(set)
+    if batch.raw:
+        wanted[RAW_TABLE] = {row.slot for row in batch.transactions}
+    slots: dict[tuple[bytes, str], set[int]] = defaultdict(set)
+    for event in batch.events:
+        slots[event.program_id, event.name].add(event.slot)
+    for (program_id, name), seen in slots.items():
+        program = tables.get(program_id)
+        table = program.events.get(name) if program else None
+        if table is not None:
+            wanted[TableName(table.schema_name, table.table_name)] |= seen
+    return wanted
 
 
 MENTIONS = Target(
@@ -221,6 +257,40 @@ TRANSACTIONS = Target(
     ),
     sql.SQL(QUERIES["transaction_conflict"]),
 )
+
+
+async def _hold_registry(connection: AsyncConnection, generation: int | None) -> None:
+    """Keep the registry as it is until the batch is committed, and prove that it is what the batch was decoded with."""
+    if generation is None:
+        return
+    await connection.execute(REGISTRY["share_registry"])
+    row = await (await connection.execute(REGISTRY["select_generation"])).fetchone()
+    if row is None or row[0] != generation:
+        raise RetryableError("the registry of IDLs has changed since these transactions were decoded")
+
+
+async def _clear_stored(
+    connection: AsyncConnection, transactions: Mapping[bytes, TransactionRow]
+) -> tuple[dict[bytes, TransactionRow], set[bytes]]:
+    """
+    Delete what hangs on transactions that were read again, and tell the lake. Return them as they are to be written.
+
+    Also those that are left out: stored in another slot by now, or only confirmed when read and not stored any more.
+    """
+    slots = {"signatures": list(transactions), "slots": [row.slot for row in transactions.values()]}
+    await connection.execute(QUERIES["lock_transactions"], slots)
+    stored = await select_stored(connection, list(transactions))
+    kept: dict[bytes, TransactionRow] = {}
+    for signature, row in transactions.items():
+        known = stored.get(signature)
+        if known is None and row.commitment == "finalized":
+            kept[signature] = row
+        elif known is not None and known.slot == row.slot:
+            kept[signature] = replace(row, commitment=known.commitment, blockhash=known.blockhash)
+    await delete_dependents(connection, list(kept))
+    finalized = [signature for signature, row in kept.items() if row.commitment == "finalized"]
+    await connection.execute(QUERIES["note_late"], {"signatures": finalized})
+    return kept, set(transactions) - set(kept)
 
 
 def _newest(rows: Iterable[TransactionRow]) -> dict[bytes, TransactionRow]:
@@ -303,6 +373,7 @@ async def _upsert_transactions(
     completed = [row.signature for row in rows if row.complete]
     # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
     await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
+    await delete_bodies(connection, "delete_raw_of_completed", completed)
     plain = [
         (r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete, r.blockhash)
         for r in rows
@@ -325,29 +396,32 @@ async def _insert_events(
     events: Sequence[Event],
     refused: Collection[bytes],
     tables: Mapping[bytes, ProgramTables],
+    partitioned: Set[TableName],
 ) -> tuple[int, int]:
-    rows: dict[tuple[bytes, str], list[Sequence[Any]]] = defaultdict(list)
-    columns: dict[tuple[bytes, str], TypedTable] = {}
+    rows: dict[tuple[bytes, str, int], list[Sequence[Any]]] = defaultdict(list)
+    columns: dict[tuple[bytes, str, int], TypedTable] = {}
     escaped = 0
     for event in events:
         if event.signature in refused:
             continue
-        key = (event.program_id, event.name)
-        table = columns.get(key)
-        if table is None:
-            table = columns[key] = _event_table(tables, event)
+        table = _event_table(tables, event)
+        # Each version of an IDL has its own columns in the one table.
+        key = (event.program_id, event.name, id(table))
+        columns[key] = table
         row, strange = adapt_values(table, event.values)
         escaped += strange
         rows[key].append((event.signature, event.kind, event.ordinal, event.slot, event.block_time, *row))
     inserted = 0
     for key, table in sorted(columns.items(), key=lambda item: item[0]):
-        target = Target(table.identifier, table.typed_names, EVENT_CONFLICT)
+        name = TableName(table.schema_name, table.table_name)
+        target = Target(table.identifier, table.typed_names, event_conflict(partitioned=name in partitioned))
         inserted += await insert_rows(connection, target, _distinct(rows[key]))
     return inserted, escaped
 
 
-# Only the time may be filled in later: a node does not always know it at first.
-EVENT_CONFLICT = sql.SQL(QUERIES["event_conflict"])
+def event_conflict(*, partitioned: bool) -> sql.Composable:
+    """What follows an INSERT of events. Only the time may be filled in later: a node may not know it at first."""
+    return sql.SQL(QUERIES["event_conflict_in_partitions" if partitioned else "event_conflict"])
 
 
 def _distinct(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
@@ -357,7 +431,7 @@ def _distinct(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
 
 def _event_table(tables: Mapping[bytes, ProgramTables], event: Event) -> TypedTable:
     program = tables.get(event.program_id)
-    table = program.events.get(event.name) if program else None
+    table = program.event_table(event.name, event.slot) if program else None
     if table is None:
         raise DataError(
             f"there is no table for the event {event.name} of program {event.program_id.hex()}: ensure_tables was not "
@@ -423,7 +497,7 @@ class StoredRow(NamedTuple):
     """What is stored of a transaction. `err` as JSON text."""
 
     slot: int
-    commitment: str
+    commitment: Commitment
     blockhash: str | None
     complete: bool
     err: str | None
@@ -431,7 +505,7 @@ class StoredRow(NamedTuple):
 
 async def select_stored(connection: AsyncConnection, signatures: Collection[bytes]) -> dict[bytes, StoredRow]:
     """Return what is stored of these transactions, in whatever slot."""
-    cursor = await connection.execute(QUERIES["select_stored"], {"signatures": list(signatures)})
+    cursor = await connection.execute(QUERIES["select_stored_rows"], {"signatures": list(signatures)})
     return {bytes(signature): StoredRow(*row) for signature, *row in await cursor.fetchall()}
 
 
@@ -468,6 +542,7 @@ async def drop_transactions(connection: AsyncConnection, dropped: Mapping[bytes,
         gone = [bytes(row[0]) for row in await cursor.fetchall()]
         if gone:
             await delete_dependents(connection, gone)
+            await delete_bodies_of(connection, {signature: dropped[signature] for signature in gone})
         return len(gone)
 
 

@@ -65,6 +65,11 @@ where t.slot <> excluded.slot
 on conflict (signature, kind, ordinal) do update set block_time = excluded.block_time
 where t.block_time is null and excluded.block_time is not null;
 
+-- name: event_conflict_in_partitions
+-- The same where the table is partitioned: its keys have the slot in them. An event has one slot, its transaction's.
+on conflict (signature, kind, ordinal, slot) do update set block_time = excluded.block_time
+where t.block_time is null and excluded.block_time is not null;
+
 -- name: note_late_transactions
 -- Rows below a frontier that the lake cannot have as they are now: new, moved, just finalized, or just completed.
 insert into capstan.late_transactions (signature)
@@ -72,6 +77,11 @@ select i.signature
 from unnest(%(signatures)s::bytea[], %(slots)s::bigint[], %(completes)s::boolean[]) as i (signature, slot, complete)
 left join capstan.transactions t using (signature)
 where t.signature is null or t.slot <> i.slot or t.commitment = 'confirmed' or (i.complete and not t.complete)
+on conflict (signature) do update set noted_at = clock_timestamp();
+
+-- name: note_late
+-- Transactions that were read again: what the lake has of them, if it has them, is to be replaced.
+insert into capstan.late_transactions (signature) select unnest(%(signatures)s::bytea[])
 on conflict (signature) do update set noted_at = clock_timestamp();
 
 -- name: note_late_promotions
@@ -100,7 +110,7 @@ select t.signature, t.complete
 from unnest(%(signatures)s::bytea[], %(slots)s::bigint[]) as i (signature, slot)
 join capstan.transactions t on t.signature = i.signature and t.slot = i.slot;
 
--- name: select_stored
+-- name: select_stored_rows
 select signature, slot, commitment, blockhash, complete, err
 from capstan.transactions where signature = any(%(signatures)s);
 

@@ -19,7 +19,8 @@ from indexer.store.audit import Stored, read_postgres
 from indexer.store.coverage import Means, Proven, select_coverage
 from indexer.store.database import INDEXER_ROLE, Database, Pool, connect, open_pool, session
 from indexer.store.jobs import BackfillProgress
-from indexer.store.typed import ProgramTables, ensure_tables
+from indexer.store.registry import ensure_tables
+from indexer.store.typed import ProgramTables
 from indexer.store.writer import select_frontier, write_batch
 from tests.fixtures.scripted_node import PROGRAM, Entry, ScriptedNode
 

@@ -16,7 +16,7 @@ from indexer.sources.rpc import Rpc
 from indexer.store.audit import Stored, read_postgres
 from indexer.store.coverage import start_history
 from indexer.store.database import Database, Pool, connect, open_pool, session
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import select_frontier, write_batch
 from tests.fixtures.scripted_node import PROGRAM, Entry, ScriptedNode
 

@@ -13,8 +13,8 @@ import pytest
 from indexer.store.coverage import Range
 from indexer.store.database import Database, connect
 from indexer.store.jobs import open_backfill
+from indexer.store.registry import ensure_tables
 from indexer.store.status import read_status
-from indexer.store.typed import ensure_tables
 from tests.fixtures.chain import LocalnetThread, build_chain
 from tests.fixtures.scripted_node import PROGRAM
 

@@ -19,7 +19,7 @@ from indexer.store.coverage import Means, Range
 from indexer.store.database import INDEXER_ROLE, Database, open_pool, session
 from indexer.store.database import connect as connect_to
 from indexer.store.lake import Lake
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import write_batch
 from indexer.verify import Verifier
 from tests.fixtures.scripted_node import PROGRAM, Entry, ScriptedNode
