@@ -15,7 +15,7 @@ from solders.signature import Signature
 
 from indexer.crawl import bodies_of, crawl
 from indexer.errors import RetryableError
-from indexer.intake import Programs, Read, empty_read, read_bodies
+from indexer.intake import Programs, Read, read_bodies
 from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.coverage import Proof, Range
@@ -126,7 +126,7 @@ class Settler:
         """
         span = Range(proofs[0].from_slot, proofs[0].to_slot)
         program_ids = {proof.program_id for proof in proofs}
-        kept = empty_read(self.programs)
+        kept = read_bodies([], self.programs, "finalized")
         listed: dict[bytes, int] = {}
         async for slot, block in crawl(rpc, *span):
             bodies = bodies_of(slot, block, program_ids)
@@ -214,7 +214,8 @@ class Settler:
 
 async def _read_in_slices(bodies: Sequence[bytes], programs: Programs, blockhashes: Mapping[int, str]) -> Read:
     """Read finalized bodies, and let others of this process run in between: a live feed waits for milliseconds."""
-    read = empty_read(programs)
+    # Of the registry as it is now: where that changes in between, the writer refuses the whole.
+    read = read_bodies([], programs, "finalized")
     for start in range(0, len(bodies), SLICE_SIZE):
         part = read_bodies(bodies[start : start + SLICE_SIZE], programs, "finalized", blockhashes=blockhashes)
         _keep(read, part, {row.signature for row in part.transactions})

@@ -53,11 +53,6 @@ class Read(NamedTuple):
         )
 
 
-def empty_read(programs: Programs) -> Read:
-    """Return what nothing says, to be added to; the registry is that of now."""
-    return Read([], [], [], {}, {}, programs.generation if isinstance(programs, Registry) else None)
-
-
 def read_bodies(
     bodies: Iterable[bytes],
     programs: Programs,
@@ -77,7 +72,7 @@ def read_bodies(
         DataError: a body is not what getTransaction answers.
     """
     registry = programs if isinstance(programs, Registry) else None
-    read = empty_read(programs)
+    read = Read([], [], [], {}, {}, registry.generation if registry else None)
     for body in bodies:
         transaction = parse_transaction(body)
         read.raw[transaction.signature] = body

@@ -16,7 +16,7 @@ from solders.signature import Signature
 from indexer.coverage import Prepared, Settler
 from indexer.crawl import bodies_of, crawl
 from indexer.errors import RetryableError
-from indexer.intake import Programs, empty_read, read_bodies
+from indexer.intake import Programs, read_bodies
 from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.coverage import Means, Proof, Range
@@ -208,7 +208,7 @@ class Verifier:
                 await delete_wrong(connection, wrong)
         settler = Settler(self.pool, self.programs, self.tables)
         again = {d.signature: piece.on_chain[d.signature][0] for d in found if d.signature in piece.on_chain}
-        read = await settler.fetch(rpc, again, {}) if again else empty_read(self.programs)
+        read = await settler.fetch(rpc, again, {})
         await settler.write(Prepared([proof], read, {}, {}))
         report.removed += sum(d.kind == "extra" for d in found)
         report.fetched += len(again)

@@ -54,7 +54,7 @@ LastSlot = Annotated[int | None, typer.Option("--to", help="The last slot, inclu
 
 
 class Opened(NamedTuple):
-    """A chain and a database that belong together."""
+    """A chain and a database that belong together, and the programs in all their versions."""
 
     rpc: Endpoints
     pool: Pool

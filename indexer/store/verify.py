@@ -17,7 +17,7 @@ from indexer.store.coverage import Range
 from indexer.store.database import AsyncConnection, first_line, transaction
 from indexer.store.duck import attach_lake, attach_postgres, open_duckdb, quote_name, quote_text
 from indexer.store.queries import load_queries
-from indexer.store.raw import delete_bodies_of
+from indexer.store.raw import LAKE_TABLE_NAME, delete_bodies_of
 from indexer.store.writer import delete_dependents
 
 QUERIES = load_queries("verify")
@@ -144,7 +144,7 @@ class LakeView:
         """Return signature -> slot of the transactions with an event of a program in a range of the lake."""
         found: dict[bytes, int] = {}
         for schema, table in self.watermarks:
-            if schema == schema_name:
+            if schema == schema_name and table != LAKE_TABLE_NAME:
                 name = f"lake.{quote_name(schema)}.{quote_name(table)}"
                 query = f"SELECT DISTINCT signature, slot FROM {name} WHERE slot BETWEEN ? AND ?"  # noqa: S608 - quoted
                 found |= {bytes(s): slot for s, slot in self._rows(query, [*span])}
@@ -154,7 +154,7 @@ class LakeView:
         """Compare each event table of a program with the hot one, below the watermark and inside a range."""
         counts = []
         for (schema, table), watermark in sorted(self.watermarks.items()):
-            if schema == schema_name:
+            if schema == schema_name and table != LAKE_TABLE_NAME:
                 counts.append(self._compare(schema, table, span.from_slot, min(span.to_slot, watermark)))
         return counts
 

@@ -104,11 +104,11 @@ class Batch:
             of the count in `Written.promoted`.
         frontiers: program id -> slot up to which, with this batch, every finalized transaction since the old frontier
             is stored. Never moves back.
-        coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
         generation: of the registry that the batch was decoded with; None where nobody changes it.
         again: the transactions were read again with other IDLs. What is stored of them is replaced; one that is stored
             in another slot is left out, and a commitment stays what it is.
         raw: signature -> the body that its transaction was read from, JSON. Those without any are not stored raw.
+        coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
     """
 
     transactions: Sequence[TransactionRow] = ()
@@ -181,7 +181,7 @@ async def write_batch(
             transactions, refused_again = await _clear_stored(connection, transactions)
         moved = await _select_moved(connection, transactions)
         refused = {signature for signature, (stored, _) in moved.items() if _is_stale(transactions[signature], stored)}
-        elsewhere = tuple(signature for signature in refused if moved[signature][1] != transactions[signature].slot)
+        elsewhere = {signature for signature in refused if moved[signature][1] != transactions[signature].slot}
         replaced = tuple(signature for signature in moved if signature not in refused)
         refused |= refused_again
         if replaced:
@@ -206,7 +206,7 @@ async def write_batch(
             await prove(connection, proof)
         if finish is not None:
             await finish(connection)
-    return Written(changed, events, promoted, replaced, elsewhere, escaped)
+    return Written(changed, events, promoted, replaced, tuple(elsewhere | refused_again), escaped)
 
 
 def _wanted_partitions(batch: Batch, tables: Mapping[bytes, ProgramTables]) -> dict[TableName, set[int]]:
@@ -279,13 +279,14 @@ async def _clear_stored(
     """
     slots = {"signatures": list(transactions), "slots": [row.slot for row in transactions.values()]}
     await connection.execute(QUERIES["lock_transactions"], slots)
-    cursor = await connection.execute(QUERIES["select_commitments"], slots)
-    stored = {bytes(signature): (int(slot), commitment) for signature, slot, commitment in await cursor.fetchall()}
+    stored = await select_stored(connection, list(transactions))
     kept: dict[bytes, TransactionRow] = {}
     for signature, row in transactions.items():
-        slot, commitment = stored.get(signature, (row.slot, row.commitment))
-        if slot == row.slot and (signature in stored or commitment == "finalized"):
-            kept[signature] = replace(row, commitment=commitment)
+        known = stored.get(signature)
+        if known is None and row.commitment == "finalized":
+            kept[signature] = row
+        elif known is not None and known.slot == row.slot:
+            kept[signature] = replace(row, commitment=known.commitment, blockhash=known.blockhash)
     await delete_dependents(connection, list(kept))
     finalized = [signature for signature, row in kept.items() if row.commitment == "finalized"]
     await connection.execute(QUERIES["note_late"], {"signatures": finalized})
@@ -496,7 +497,7 @@ class StoredRow(NamedTuple):
     """What is stored of a transaction. `err` as JSON text."""
 
     slot: int
-    commitment: str
+    commitment: Commitment
     blockhash: str | None
     complete: bool
     err: str | None
@@ -504,7 +505,7 @@ class StoredRow(NamedTuple):
 
 async def select_stored(connection: AsyncConnection, signatures: Collection[bytes]) -> dict[bytes, StoredRow]:
     """Return what is stored of these transactions, in whatever slot."""
-    cursor = await connection.execute(QUERIES["select_stored"], {"signatures": list(signatures)})
+    cursor = await connection.execute(QUERIES["select_stored_rows"], {"signatures": list(signatures)})
     return {bytes(signature): StoredRow(*row) for signature, *row in await cursor.fetchall()}
 
 

@@ -84,10 +84,6 @@ on conflict (signature) do update set noted_at = clock_timestamp();
 insert into capstan.late_transactions (signature) select unnest(%(signatures)s::bytea[])
 on conflict (signature) do update set noted_at = clock_timestamp();
 
--- name: select_commitments
-select signature, slot, commitment from capstan.transactions
-where signature = any(%(signatures)s) and %(slots)s::bigint[] is not null;
-
 -- name: note_late_promotions
 -- Rows that become finalized below a frontier that vouched for their slot already.
 insert into capstan.late_transactions (signature)
@@ -114,7 +110,7 @@ select t.signature, t.complete
 from unnest(%(signatures)s::bytea[], %(slots)s::bigint[]) as i (signature, slot)
 join capstan.transactions t on t.signature = i.signature and t.slot = i.slot;
 
--- name: select_stored
+-- name: select_stored_rows
 select signature, slot, commitment, blockhash, complete, err
 from capstan.transactions where signature = any(%(signatures)s);
 
