@@ -55,6 +55,14 @@ def index(
     export_interval: Annotated[
         float | None, typer.Option(help="Seconds between two exports to the lake [CAPSTAN_EXPORT_INTERVAL_S, 10]")
     ] = None,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE|off",
+            help="Keep finalized rows this long in PostgreSQL, such as 36h, 7d or 4w, and after that in the lake alone "
+            "[CAPSTAN_RETENTION, off]",
+        ),
+    ] = None,
     catch_up: Annotated[
         bool, typer.Option("--catch-up", help="Stop once everything finalized is stored and in the lake.")
     ] = False,
@@ -71,6 +79,7 @@ def index(
             data_dir=data_dir,
             lake=lake,
             export_interval_s=export_interval,
+            retention=retention,
         )
         set_up_logs(as_json=json_output)
         programs = named_programs(idl or [])

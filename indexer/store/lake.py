@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self
 import duckdb
 import psycopg
 import pyarrow as pa
+from duckdb.func import PythonUDFType
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -37,6 +38,7 @@ from indexer.store.duck import (
 from indexer.store.queries import load_queries
 from indexer.store.raw import LAKE_TABLE_NAME as RAW_TABLE_NAME
 from indexer.store.raw import decompress_body
+from indexer.store.retention import GRACE_S, Pruned, Retention
 from indexer.store.typed import OWN_COLUMNS
 from indexer.store.upkeep import Upkeep
 
@@ -206,6 +208,20 @@ class Lake:
     def merge(self) -> None:
         """Merge small files, and delete what was replaced longer ago than a reader may read."""
         self._upkeep.merge_all()
+
+    def prune(self, age_s: float, grace_s: float = GRACE_S) -> Pruned:
+        """
+        Take out of Postgres what is older than `age_s` and has been in the lake for `grace_s`; see retention.py.
+
+        Raises:
+            RetryableError: the database went away. Close this lake and open it again.
+        """
+        try:
+            watermarks = [(*key, slot) for key, slot in self._watermarks().items()]
+            return Retention(self._duck, self._lock, age_s, grace_s).prune(watermarks)
+        except (duckdb.Error, psycopg.OperationalError) as error:
+            self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+            raise RetryableError(f"old rows were not taken out of the database: {first_line(error)}") from error
 
     def close(self) -> None:
         """
@@ -377,14 +393,14 @@ def _prepare_catalog(connection: psycopg.Connection[Any]) -> None:
 _READ_BODY = "capstan_read_body"
 
 
-def _read_bodies(bodies: pa.ChunkedArray | pa.Array) -> pa.Array:
+def _read_bodies(bodies: Any) -> pa.BinaryArray:
     return pa.array([decompress_body(body) for body in bodies.to_pylist()], pa.binary())
 
 
 def _attach(dsn: str, folder: Path) -> duckdb.DuckDBPyConnection:
     duck = open_duckdb()
     try:
-        duck.create_function(_READ_BODY, _read_bodies, ["BLOB"], "BLOB", type="arrow")  # type: ignore[arg-type] # names
+        duck.create_function(_READ_BODY, _read_bodies, ["BLOB"], "BLOB", type=PythonUDFType.ARROW)
         # After a backfill the planner has no statistics yet, takes the tables for small and joins them row by row.
         options = f"{conninfo_to_dict(dsn).get('options') or ''} -c enable_nestloop=off"
         attach_postgres(duck, make_conninfo(dsn, options=options.strip()), "hot")
