@@ -11,6 +11,7 @@ from capstan.demo import demo
 from dashboard.__main__ import dashboard
 from engine.__main__ import engine
 from indexer.__main__ import index
+from indexer.commands.query import export, sql
 from indexer.console import reported, stop_with_parent
 from localnet.__main__ import localnet
 
@@ -27,6 +28,8 @@ app.command()(index)
 app.command()(engine)
 app.command()(dashboard)
 app.command()(localnet)
+app.command()(sql)
+app.command()(export)
 
 
 def _show_version(wanted: bool) -> None:

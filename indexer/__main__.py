@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from indexer.catchup import CatchUp
 from indexer.console import reported, run_until_signalled, set_up_logs
+from indexer.health import served
 from indexer.idls import named_programs
 from indexer.intake import Programs
 from indexer.loop import Indexer, check_chain
@@ -24,6 +26,8 @@ from indexer.store.typed import ensure_tables
 
 # Fewer attempts than later on: who starts a command wants to know soon that the url is wrong.
 START_ATTEMPTS_MAX = 4
+
+log = structlog.get_logger("indexer")
 
 
 def index(
@@ -63,6 +67,15 @@ def index(
             "[CAPSTAN_RETENTION, off]",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve /metrics (Prometheus), /health and /ready there; 0 picks a port [CAPSTAN_METRICS_PORT, off]"
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str | None, typer.Option(help="The address to serve them on [CAPSTAN_METRICS_HOST, default 127.0.0.1]")
+    ] = None,
     catch_up: Annotated[
         bool, typer.Option("--catch-up", help="Stop once everything finalized is stored and in the lake.")
     ] = False,
@@ -80,6 +93,8 @@ def index(
             lake=lake,
             export_interval_s=export_interval,
             retention=retention,
+            metrics_host=metrics_host,
+            metrics_port=metrics_port,
         )
         set_up_logs(as_json=json_output)
         programs = named_programs(idl or [])
@@ -107,6 +122,10 @@ async def _index(
         stack.callback(indexer.close)
         # Once before anything else: a folder that cannot be written, or another writer, is told now.
         await indexer.export()
+        if settings.metrics_port is not None:
+            pages = served(indexer.health, settings.metrics_host, settings.metrics_port)
+            port = await stack.enter_async_context(pages)
+            log.info("serving metrics", host=settings.metrics_host, port=port)
         with CatchUp() as progress:
             if catch_up:
                 await indexer.catch_up(progress)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from solders.pubkey import Pubkey
 
+from indexer import metrics
 from indexer.accounts import Accounts, Seen
 from indexer.errors import RetryableError
 from indexer.intake import Programs, read_bodies
@@ -107,6 +108,10 @@ class Live:
         while True:
             await self.accounts.write_seen(await _drain(self._states))
 
+    def depths(self) -> dict[str, int]:
+        """Return how many wait to be stored: transactions, account states."""
+        return {"transactions": self._wanted.qsize(), "accounts": self._states.qsize()}
+
     def _subscriptions(self) -> list[Subscription]:
         wanted = [Subscription(("slot",), "slotSubscribe", [])]
         for program_id in self.programs:
@@ -123,6 +128,7 @@ class Live:
 
     async def _take(self, notification: Notification) -> None:
         result: Any = notification.result
+        metrics.NOTIFICATIONS.labels(notification.tag[0]).inc()
         try:
             match notification.tag[0]:
                 case "logs":
@@ -145,8 +151,11 @@ class Live:
         read = read_bodies([body for body in bodies if body is not None], self.programs, COMMITMENT)
         if not read.transactions:
             return
-        async with session(self.pool) as connection:
-            await write_batch(connection, read.batch(finalized={}, frontiers={}), self.tables)
+        with metrics.WRITE_SECONDS.time():
+            async with session(self.pool) as connection:
+                written = await write_batch(connection, read.batch(finalized={}, frontiers={}), self.tables)
+        metrics.TRANSACTIONS.labels("live").inc(written.transactions)
+        metrics.EVENTS.inc(written.events)
         await self.accounts.refetch(read.touched)
 
     def _later(self, wanted: Wanted) -> None:

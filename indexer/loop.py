@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from indexer import metrics
 from indexer.accounts import Accounts
 from indexer.errors import RetryableError
 from indexer.frontier import Frontier, Progress, Silent
+from indexer.health import Health
 from indexer.intake import Programs
 from indexer.live import Live
 from indexer.settings import IndexerSettings
@@ -23,7 +25,7 @@ from indexer.sources.rpc import Rpc
 from indexer.store.database import Pool, session
 from indexer.store.lake import Exported, Lake
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import beat, ensure_chain
+from indexer.store.writer import beat, ensure_chain, select_frontier
 
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
@@ -49,6 +51,7 @@ class Indexer:
     frontier: Frontier = field(init=False)
     accounts: Accounts = field(init=False)
     live: Live = field(init=False)
+    health: Health = field(default_factory=Health)
     _lake: Lake | None = None
     _pruned_at: float = 0.0
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -141,6 +144,21 @@ class Indexer:
         clock = await node.fetch_clock(self.rpc, "confirmed")
         async with session(self.pool) as connection:
             await beat(connection, NAME, tip_slot=clock.slot, tip_time=clock.unix_time, error=error)
+            frontiers = {key: await select_frontier(connection, key) for key in self.programs}
+        self._measure(clock.slot, frontiers)
+
+    def _measure(self, tip_slot: int, frontiers: Mapping[bytes, int | None]) -> None:
+        lags = {key: max(tip_slot - slot, 0) for key, slot in frontiers.items() if slot is not None}
+        metrics.TIP_SLOT.set(tip_slot)
+        for key, lag in lags.items():
+            name = self.programs[key].name
+            metrics.FRONTIER_SLOT.labels(name).set(tip_slot - lag)
+            metrics.LAG_SLOTS.labels(name).set(lag)
+        for queue, depth in self.live.depths().items():
+            metrics.QUEUE_DEPTH.labels(queue).set(depth)
+        self.health.connected = self.live.connected.is_set()
+        metrics.CONNECTED.set(self.health.connected)
+        self.health.beat(max(lags.values(), default=None))
 
     async def _advance_on(self, progress: Progress) -> None:
         first = True
@@ -151,6 +169,9 @@ class Indexer:
                 seconds = max(asyncio.get_running_loop().time() - started_at, 0.001)
                 rate = round(advanced.transactions / seconds)
                 log.info("backfilled", transactions=advanced.transactions, seconds=round(seconds, 2), per_second=rate)
+            metrics.TRANSACTIONS.labels("enumeration").inc(advanced.transactions)
+            metrics.FORKED.inc(advanced.dropped)
+            self.health.caught_up = True
             if advanced.dropped:
                 log.warning("a fork took transactions away", dropped=advanced.dropped, slot=advanced.slot)
             if advanced.dropped or len(advanced.touched) > REFETCH_MAX:
@@ -183,6 +204,8 @@ class Indexer:
         while True:
             await asyncio.sleep(self.settings.export_interval_s)
             exported = await self.export()
+            metrics.EXPORT_SECONDS.observe(exported.seconds)
+            metrics.EXPORTED_ROWS.inc(sum(exported.rows.values()))
             if exported.rows:
                 log.info("exported to the lake", rows=sum(exported.rows.values()), seconds=round(exported.seconds, 3))
 
@@ -195,6 +218,7 @@ class Indexer:
             try:
                 await part()
             except RetryableError as error:
+                metrics.ERRORS.labels(name).inc()
                 log.warning("tried again soon", part=name, error=str(error))
                 await self._remember(name, error)
             pause_s = PAUSE_S_MIN if loop.time() - started_at > PAUSE_S_MAX else min(pause_s * 2, PAUSE_S_MAX)

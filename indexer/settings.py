@@ -30,6 +30,8 @@ class IndexerSettings(BaseSettings):
     enumerate_interval_s: float = Field(default=1.0, gt=0, le=60)
     retention: str = "off"
     silence_s_max: float = Field(default=15.0, gt=0, le=600)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
 
     @classmethod
     def read(cls, **flags: object) -> Self:

@@ -11,7 +11,7 @@ import inspect
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import uvicorn
 from websockets.asyncio.server import serve as serve_websocket
 
 from indexer.errors import SettingsError
+from indexer.serving import QuietServer, bound_socket
 from localnet.chain import Chain
 from localnet.pubsub import PubSub
 from localnet.rpc.dispatch import Dispatcher, ExtraMethod
@@ -98,9 +99,9 @@ class Server:
         Raises:
             SettingsError: one of them is in use, or the address is not this machine's.
         """
-        rpc = _bound(self._host, self._rpc_port, "--rpc-port")
+        rpc = bound_socket(self._host, self._rpc_port, who="localnet", option="--rpc-port")
         try:
-            ws = _bound(self._host, self._ws_port, "--ws-port")
+            ws = bound_socket(self._host, self._ws_port, who="localnet", option="--ws-port")
         except SettingsError:
             rpc.close()
             raise
@@ -149,7 +150,7 @@ class Server:
             timeout_graceful_shutdown=1,
             server_header=False,
         )
-        server = _QuietUvicorn(config)
+        server = QuietServer(config)
         logging.getLogger("uvicorn.error").addFilter(_unless_meant)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         try:
@@ -283,41 +284,6 @@ async def serve(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-
-
-class _QuietUvicorn(uvicorn.Server):
-    """Uvicorn that leaves the process's signals alone: whoever started localnet decides how it ends."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.answering = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.answering.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _bound(host: str, port: int, option: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off only where the protocol is named; with it, every answer takes 40 ms more.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(2048)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SettingsError(
-            f"localnet cannot listen on {host}:{port} ({reason.lower()}): stop what does, or choose another {option};"
-            " 0 picks a free one"
-        ) from error
-    sock.setblocking(False)
-    return sock
 
 
 def _is_json(scope: Scope) -> bool:

@@ -21,6 +21,8 @@ from indexer.errors import DataError
 
 # The first eight bytes of sha256("anchor:event"), as Anchor writes them: little-endian.
 CPI_EVENT_TAG = bytes.fromhex("e445a52e51cb9a1d")
+_as_tuple = tuple.__new__
+
 # An outer instruction's position times this, plus the flat position of the inner one.
 CPI_ORDINAL_STRIDE = 65_536
 # Problems of inner instructions are numbered from here, so that none shares its place with one of a data line.
@@ -100,8 +102,15 @@ def event_authority(program_id: bytes) -> bytes:
     return find_pda([b"__event_authority"], program_id)[0]
 
 
+def _place(kind: EventKind, ordinal: int) -> int:
+    """Return the ordinal of a problem."""
+    return ordinal if kind == "log" else CPI_PROBLEM_BASE + ordinal
+
+
 class _Found:
     """What one transaction has given so far."""
+
+    __slots__ = ("_programs", "_tx", "complete", "events", "problems")
 
     def __init__(self, tx: Transaction, programs: Mapping[bytes, Program]) -> None:
         self._tx = tx
@@ -167,17 +176,17 @@ class _Found:
 
     def _decode(self, program: Program, payload: bytes, kind: EventKind, ordinal: int) -> bool:
         tx = self._tx
-        place = ordinal if kind == "log" else CPI_PROBLEM_BASE + ordinal
         try:
             name, values, trailing = program.decode_event(payload)
         except DecodeError as error:
-            self._problem(program.program_id, error.kind, place, str(error))
+            self._problem(program.program_id, error.kind, _place(kind, ordinal), str(error))
             return False
-        event = Event(program.program_id, name, tx.signature, kind, ordinal, tx.slot, tx.block_time, values)
-        self.events.append(event)
+        event = (program.program_id, name, tx.signature, kind, ordinal, tx.slot, tx.block_time, values)
+        # What Event(...) does, without what naming the arguments costs.
+        self.events.append(_as_tuple(Event, event))
         if trailing:
             detail = f"{name} is {trailing} bytes longer than the IDL says"
-            self._problem(program.program_id, "trailing_bytes", place, detail)
+            self._problem(program.program_id, "trailing_bytes", _place(kind, ordinal), detail)
         return True
 
     def _incomplete(self, kind: str, detail: str, ordinal: int = 0) -> None:

@@ -160,7 +160,7 @@ class Compiler:
         members = [Member(f.name, self.compile(f.type, mode, depth)) for f in fields_of(fields)]
         tail, align = 0, 1
         if mode == "c":
-            members, tail, align = _place(members, repr_ or Repr())
+            members, tail, align = place(members, repr_ or Repr())
         codec = sequence_codec(members, tail, as_list=isinstance(fields, Tuple))
         return replace(codec, align=align)
 
@@ -203,7 +203,7 @@ def _guarded(codec: Codec) -> Codec:
     return replace(codec, read=read, write=write)
 
 
-def _place(members: Sequence[Member], repr_: Repr) -> tuple[list[Member], int, int]:
+def place(members: Sequence[Member], repr_: Repr) -> tuple[list[Member], int, int]:
     """Return the members with the padding a C compiler puts before each, the padding at the end, the alignment."""
     placed: list[Member] = []
     offset, align = 0, repr_.align

@@ -13,7 +13,7 @@ may be among the missing.
 
 from collections.abc import Container, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pybase64
 from solders.pubkey import Pubkey
@@ -22,9 +22,15 @@ TRUNCATED = "Log truncated"
 _DATA = "Program data:"
 _LOG = "Program log:"
 _PROGRAM = "Program "
-_INVOKE = " invoke ["
+_TEXT_AT = len(_DATA) + 1
+_HEAD_LENGTH = len("Program log:")
 # The runtime nests calls nine deep at most; a forged depth must not make us build a tower of unknowns.
 _STACK_DEPTH_MAX = 99
+# Opening and closing lines repeat; each is read once. A stream of ever new ones must not fill the memory.
+_STEPS_MAX = 65_536
+
+# What a line of the runtime does to the stack: (depth, name) opens a call, (0, name) closes one.
+Step: TypeAlias = tuple[int, str]
 
 
 class DataLine(NamedTuple):
@@ -64,7 +70,9 @@ class LogScan(NamedTuple):
     bad: tuple[BadLine, ...]
 
 
-def scan_logs(logs: Sequence[str] | None, *, programs: Container[bytes] | None = None) -> LogScan:
+def scan_logs(  # noqa: PLR0912 - one loop over all lines, as calling a function for each costs more than reading it
+    logs: Sequence[str] | None, *, programs: Container[bytes] | None = None
+) -> LogScan:
     """
     Attribute every data line to the program that was running when it was printed.
 
@@ -79,37 +87,94 @@ def scan_logs(logs: Sequence[str] | None, *, programs: Container[bytes] | None =
     data: list[DataLine] = []
     bad: list[BadLine] = []
     ordinal = 0
-    truncated = False
+    steps = _steps
     for line in logs:
-        if line.startswith(_LOG) or not line.startswith(_PROGRAM):
+        step = steps.get(line)
+        if step is None:
+            # One slice tells most lines apart; this loop is what reading a transaction costs.
+            head = line[:_HEAD_LENGTH]
+            if head == _LOG:
+                continue
+            if head == "Program data" and line.startswith(_DATA):
+                running = program_of(stack[-1]) if stack else None
+                if programs is None or running is None or running in programs:
+                    payloads = payloads_of(line)
+                    if payloads is None:
+                        bad.append(BadLine(ordinal, running, bad_base64(line)))
+                    else:
+                        data.append(_as_tuple(DataLine, (ordinal, running, payloads)))
+                ordinal += 1
+                continue
             if line == TRUNCATED:
-                truncated = True
-                break
-            continue
-        if not line.startswith(_DATA):
-            _follow(line, stack)
-            continue
-        running = _program_id(stack[-1]) if stack else None
-        if programs is None or running is None or running in programs:
-            payloads = _payloads(line)
-            if payloads is None:
-                bad.append(BadLine(ordinal, running, f"the data line is not base64: {line[len(_DATA) :][:80]!r}"))
+                return LogScan(tuple(data), truncated=True, missing=False, bad=tuple(bad))
+            step = _new_step(line)
+            if step is None:
+                continue
+        depth, name = step
+        if depth:
+            if depth == len(stack) + 1:
+                stack.append(name)
             else:
-                data.append(DataLine(ordinal, running, payloads))
-        ordinal += 1
-    return LogScan(tuple(data), truncated, missing=False, bad=tuple(bad))
+                _push(name, depth, stack)
+        elif stack and stack[-1] == name:
+            del stack[-1]
+        else:
+            _pop(name, stack)
+    return LogScan(tuple(data), truncated=False, missing=False, bad=tuple(bad))
 
 
-def _follow(line: str, stack: list[str | None]) -> None:
-    """Keep `stack`, the programs that run, outermost first, in step with a line of the runtime; ignore all others."""
+def step_of(line: str) -> Step | None:
+    """Return what a line does to the stack of running programs; None for nothing, as most lines."""
+    if not line.startswith(_PROGRAM) or line.startswith((_LOG, _DATA)):
+        return None
     name, _, rest = line[len(_PROGRAM) :].partition(" ")
     if rest.startswith("invoke ["):
         depth = rest[8:-1]
         if rest.endswith("]") and depth.isascii() and depth.isdecimal() and len(depth) <= 2 and depth.strip("0"):
-            _push(name, int(depth), stack)
+            return int(depth), name
     elif rest in ("success", "failed") or rest.startswith(("failed:", "failed ")):
         # "Program failed to complete: ..." names nobody; the line that does follows it.
-        _pop(name, stack)
+        return 0, name
+    return None
+
+
+@lru_cache(maxsize=65_536)
+def program_of(name: str | None) -> bytes | None:
+    """Return the 32 bytes of the program that a line of the runtime names; None where that is no key."""
+    if name is None or not 32 <= len(name) <= 44:
+        return None
+    try:
+        return bytes(Pubkey.from_string(name))
+    except ValueError:
+        return None
+
+
+def payloads_of(line: str) -> tuple[bytes, ...] | None:
+    """Return the fields of a data line; None where one is not base64."""
+    try:
+        # Nearly always one field behind one space; where that is not so, this is refused.
+        if line[_TEXT_AT - 1 : _TEXT_AT] == " " and len(line) > _TEXT_AT:
+            return (_decode_base64(line[_TEXT_AT:], None, True),)
+    except ValueError:
+        pass
+    try:
+        return tuple([_decode_base64(text, None, True) for text in line[len(_DATA) :].split()])
+    except ValueError:
+        return None
+
+
+def bad_base64(line: str) -> str:
+    """Return the reason of a `BadLine`."""
+    return f"the data line is not base64: {line[len(_DATA) :][:80]!r}"
+
+
+def _new_step(line: str) -> Step | None:
+    step = step_of(line)
+    if step is not None:
+        if len(_steps) >= _STEPS_MAX:
+            _steps.clear()
+        _steps[line] = step
+    return step
 
 
 def _push(name: str, depth: int, stack: list[str | None]) -> None:
@@ -128,18 +193,7 @@ def _pop(name: str, stack: list[str | None]) -> None:
             return
 
 
-@lru_cache(maxsize=65_536)
-def _program_id(name: str | None) -> bytes | None:
-    if name is None or not 32 <= len(name) <= 44:
-        return None
-    try:
-        return bytes(Pubkey.from_string(name))
-    except ValueError:
-        return None
-
-
-def _payloads(line: str) -> tuple[bytes, ...] | None:
-    try:
-        return tuple(pybase64.b64decode(text, validate=True) for text in line[len(_DATA) :].split())
-    except ValueError:
-        return None
+_steps: dict[str, Step] = {}
+_decode_base64 = pybase64.b64decode
+# What a NamedTuple's own constructor does, without what naming the arguments costs.
+_as_tuple = tuple.__new__

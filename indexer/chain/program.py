@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from solders.pubkey import Pubkey as SoldersPubkey
 
 from indexer.chain.codec import Codec, DecodeError, EncodeError
+from indexer.chain.columns import BatchDecoder, Columns, Layout, Payloads
 from indexer.chain.idl import AccountType, EventType, Idl, InstructionType
 from indexer.chain.layout import Compiler
 from indexer.chain.types import Defined, Definition, Scope, Struct, Tuple, fields_of, resolve
@@ -52,18 +53,20 @@ class DecodedInstruction(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """One discriminator's name and layout."""
+    """One discriminator's name, type and layout."""
 
     name: str
     discriminator: bytes
+    type: Defined
     codec: Codec
 
 
 class _Dispatch:
     """Finds the entry that a payload's first bytes name, for discriminators of any length."""
 
-    def __init__(self, what: str, entries: Sequence[_Entry]) -> None:
+    def __init__(self, what: str, entries: Sequence[_Entry], compiler: Compiler) -> None:
         self._what = what
+        self.batches = BatchDecoder([Layout(e.name, e.discriminator, e.type) for e in entries], compiler, self.decode)
         self.by_name = {entry.name: entry for entry in entries}
         self._by_length: dict[int, dict[bytes, list[_Entry]]] = {}
         for entry in entries:
@@ -98,7 +101,7 @@ class _Dispatch:
         raise DecodeError("unknown_discriminator", f"the IDL has no {self._what} with the discriminator {shown}")
 
     def decode(self, data: bytes) -> Decoded:
-        name, discriminator, codec = self.find(data)
+        name, discriminator, _, codec = self.find(data)
         try:
             values, end = codec.read(data, len(discriminator), 0)
         except DecodeError as error:
@@ -214,6 +217,26 @@ class Program:
             named[account.name] = None if account.optional and key == self.program_id else key
         return DecodedInstruction(name, values, trailing, named, tuple(accounts[len(expected) :]))
 
+    def decode_events(self, payloads: Payloads) -> Columns:
+        """
+        Return what `decode_event` says of each of many payloads, as columns.
+
+        Args:
+            payloads: an Arrow array of binary, large_binary or fixed_size_binary, or bytes; less than 2 GiB together.
+
+        Raises:
+            DataError: the payloads are not that, or some are null. A bad payload is an error of its row.
+        """
+        return self._events.batches.decode(payloads)
+
+    def decode_accounts(self, payloads: Payloads) -> Columns:
+        """Return what `decode_account` says of each of many accounts. Raises as `decode_events` does."""
+        return self._accounts.batches.decode(payloads)
+
+    def decode_instructions(self, payloads: Payloads) -> Columns:
+        """Return the arguments that `decode_instruction` finds in each of many. Raises as `decode_events` does."""
+        return self._instructions.batches.decode(payloads)
+
     def encode_event(self, name: str, values: Mapping[str, Value]) -> bytes:
         """
         Return the payload of an event.
@@ -234,21 +257,29 @@ class Program:
 
 def _compile(idl: Idl) -> tuple[_Dispatch, _Dispatch, _Dispatch]:
     compiler = Compiler()
-    events = [_Entry(e.name, e.discriminator, _named_fields(compiler, e.type)) for e in idl.events]
-    accounts = [_Entry(a.name, a.discriminator, _named_fields(compiler, a.type)) for a in idl.accounts]
-    instructions = [_Entry(i.name, i.discriminator, compiler.compile(_arguments(i))) for i in idl.instructions]
-    return _Dispatch("event", events), _Dispatch("account", accounts), _Dispatch("instruction", instructions)
+
+    def entry(name: str, discriminator: bytes, type_: Defined) -> _Entry:
+        return _Entry(name, discriminator, type_, compiler.compile(type_))
+
+    events = [entry(e.name, e.discriminator, _named_fields(e.type)) for e in idl.events]
+    accounts = [entry(a.name, a.discriminator, _named_fields(a.type)) for a in idl.accounts]
+    instructions = [entry(i.name, i.discriminator, _arguments(i)) for i in idl.instructions]
+    return (
+        _Dispatch("event", events, compiler),
+        _Dispatch("account", accounts, compiler),
+        _Dispatch("instruction", instructions, compiler),
+    )
 
 
-def _named_fields(compiler: Compiler, type_: Defined) -> Codec:
+def _named_fields(type_: Defined) -> Defined:
     """A tuple struct is named "0", "1", ... where an event or account is one: those are dicts."""
     target = resolve(type_)
     assert isinstance(target, Defined), "an IDL's events and accounts are checked when it is loaded"
     definition = target.definition()
     body = definition.body
     if not isinstance(body, Struct) or not isinstance(body.fields, Tuple):
-        return compiler.compile(type_)
-    return compiler.compile(_standing_alone(replace(definition, body=Struct(fields_of(body.fields)))))
+        return type_
+    return _standing_alone(replace(definition, body=Struct(fields_of(body.fields))))
 
 
 def _standing_alone(definition: Definition) -> Defined:

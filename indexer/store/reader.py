@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 
 from indexer.errors import DataError, RetryableError
 from indexer.store.duck import DUCK_TYPES, attach_lake, attach_postgres, open_duckdb, quote_name, quote_text
@@ -33,6 +34,7 @@ from indexer.store.typed import OWN_COLUMNS
 # How often a reader without a lake looks whether there is one.
 LAKE_RETRY_S = 3.0
 TRIES_MAX = 5
+BATCH_ROWS = 50_000
 
 VIEW_LINE = re.compile(r"^-- view: ([a-z][a-z0-9_]*)$", re.MULTILINE)
 
@@ -122,6 +124,86 @@ class Reader:
             RetryableError: as `query`.
         """
         return self._retrying(text, {})
+
+    def stream(self, text: str, params: Sequence[Any] = (), *, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+        """
+        Run one SELECT that the operator wrote, and give its rows in frames of at most `batch_rows`; one at least.
+
+        Everything is of one snapshot, and memory holds a frame or two whatever the result is. The databases are
+        attached to be read only, so there is nothing that a statement could change in them.
+
+        Args:
+            params: of the text's `?`, in their order.
+
+        Raises:
+            DataError: the text is not one SELECT, or DuckDB refuses it; with DuckDB's own reason.
+            RetryableError: the database does not answer, also in the middle of the rows.
+        """
+        for attempt in range(TRIES_MAX):
+            started = False
+            try:
+                for frame in self._stream_once(text, params, batch_rows):
+                    started = True
+                    yield frame
+            except _OtherShape as other:
+                self._make_views(other.shape)
+            except (duckdb.IOException, duckdb.InternalException, duckdb.ConnectionException) as error:
+                with self._lock:
+                    self._disconnect()
+                if started or attempt + 1 == TRIES_MAX:
+                    raise RetryableError(f"the database does not answer: {_first_line(error)}") from error
+            except duckdb.Error as error:
+                raise DataError(f"the query was refused: {_first_line(error)}") from error
+            else:
+                return
+        raise RetryableError("the tables change while they are read: try again")
+
+    def _stream_once(self, text: str, params: Sequence[Any], batch_rows: int) -> Iterator[pl.DataFrame]:
+        cursor = self._connected().cursor()
+        try:
+            statements = cursor.extract_statements(text)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise DataError("one SELECT is expected, and nothing else")
+            cursor.execute("BEGIN")
+            for key, slot in self._take_snapshots(cursor).items():
+                cursor.execute(f"SET VARIABLE {quote_name(_variable(key))} = {slot}")
+            batches = cursor.execute(text, list(params) or None).to_arrow_reader(batch_rows)
+            empty = True
+            for batch in batches:
+                empty = False
+                yield base58_columns(_polars(pa.Table.from_batches([batch])))
+            if empty:
+                yield base58_columns(_polars(batches.schema.empty_table()))
+        finally:
+            with contextlib.suppress(duckdb.Error):
+                cursor.execute("ROLLBACK")
+            cursor.close()
+
+    def columns(self, view: str) -> dict[str, str]:
+        """
+        Return column -> DuckDB type of a view or table, "name" or "schema.name".
+
+        Raises:
+            DataError: there is none of that name; with those there are.
+        """
+        schema, _, name = view.rpartition(".")
+        query = (
+            "SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns "
+            "WHERE table_catalog = 'memory' ORDER BY table_schema, table_name, ordinal_position"
+        )
+        known: dict[str, dict[str, str]] = {}
+        for frame in self.stream(query):
+            for row_schema, row_name, column, duck_type in frame.iter_rows():
+                shown = row_name if row_schema == "main" else f"{row_schema}.{row_name}"
+                known.setdefault(shown, {})[column] = duck_type
+        found = known.get(name if schema in ("", "main") else view)
+        if found is None:
+            views = [shown for shown in known if "." not in shown]
+            raise DataError(
+                f"there is no table or view {view!r}; there are {', '.join(views) or 'no views yet'}"
+                f" and {len(known) - len(views)} typed tables, which SHOW ALL TABLES lists"
+            )
+        return found
 
     def close(self) -> None:
         """Let go of the database."""
@@ -317,6 +399,12 @@ def _bind(query: Query, param: str, kind: str, value: Any) -> Any:
     except ValueError as error:
         raise DataError(f"{param}={value!r} is no {kind} ({error}), which the query {query.name} asks for") from None
     raise AssertionError(f"query {query.name} declares the unknown type {kind!r}")
+
+
+def _polars(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _first_line(error: BaseException | None) -> str:

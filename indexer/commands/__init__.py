@@ -1,0 +1,1 @@
+"""The commands that read: each module is one command, mounted by the front door."""
