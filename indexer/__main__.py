@@ -15,6 +15,7 @@ from indexer.console import reported, run_until_signalled, set_up_logs
 from indexer.health import served
 from indexer.idls import named_programs
 from indexer.intake import Programs
+from indexer.load import load_files, read_request
 from indexer.loop import Indexer, check_chain
 from indexer.settings import IndexerSettings
 from indexer.sources import node
@@ -76,6 +77,30 @@ def index(
     metrics_host: Annotated[
         str | None, typer.Option(help="The address to serve them on [CAPSTAN_METRICS_HOST, default 127.0.0.1]")
     ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="file:PATH",
+            help="Read a file of transactions instead of a node: one getTransaction body a line, plain or zstd; "
+            "file:- is standard input; repeat for more.",
+        ),
+    ] = None,
+    covers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO", help="The files have every finalized transaction of the programs in these slots."
+        ),
+    ] = None,
+    genesis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH|mainnet-beta|testnet|devnet",
+            help="The chain that the files are of; needed while the database knows none.",
+        ),
+    ] = None,
+    lake_only: Annotated[
+        bool, typer.Option("--lake-only", help="Files go into the lake and not into PostgreSQL; needs --covers.")
+    ] = False,
     catch_up: Annotated[
         bool, typer.Option("--catch-up", help="Stop once everything finalized is stored and in the lake.")
     ] = False,
@@ -98,8 +123,12 @@ def index(
         )
         set_up_logs(as_json=json_output)
         programs = named_programs(idl or [])
+        asked = read_request(source or [], covers=covers, genesis=genesis, lake_only=lake_only)
         url = settings.database_url.get_secret_value() if settings.database_url else None
         with open_database(url, data_dir=settings.data_dir) as database:
+            if asked is not None:
+                asyncio.run(load_files(asked, settings, programs, database, as_json=json_output))
+                return
             asyncio.run(_index(settings, programs, database, catch_up=catch_up, as_json=json_output))
 
 

@@ -118,7 +118,7 @@ def join(columns: Sequence[Packed], count: int) -> list[memoryview | bytes]:
         head = np.empty((count, 2), np.uint8)
         head[:] = np.frombuffer(struct.pack(">h", len(columns)), np.uint8)
         rows = np.concatenate([head, *(column.data for column in columns)], axis=1)
-        return [COPY_HEADER, memoryview(rows.reshape(-1)), COPY_TRAILER]
+        return [COPY_HEADER, rows.reshape(-1).data, COPY_TRAILER]
     starts = np.zeros(count + 1, np.int64)
     np.cumsum(2 + sum(lengths, np.zeros(count, np.int64)), out=starts[1:])
     out = np.empty(int(starts[-1]), np.uint8)
@@ -128,7 +128,7 @@ def join(columns: Sequence[Packed], count: int) -> list[memoryview | bytes]:
     for column, length in _grouped(columns, lengths):
         _write(out, place, column)
         place += length
-    return [COPY_HEADER, memoryview(out), COPY_TRAILER]
+    return [COPY_HEADER, out.data, COPY_TRAILER]
 
 
 def _grouped(columns: Sequence[Packed], lengths: Sequence[Ints]) -> list[tuple[Packed, Ints]]:
@@ -244,8 +244,8 @@ def _pack_field(column: Column, field: Field, array: Array) -> tuple[Packed, int
     if is_text and pa.types.is_decimal(array.type):
         return pack_column("text", array.cast(pa.string())), 0
     if is_text and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        strange = pc.fill_null(pc.match_substring_regex(array, f"[\\x00{ESCAPE}]"), fill_value=False)
-        escaped = int(pc.sum(strange).as_py() or 0)
+        strange: Array = pc.match_substring_regex(array, f"[\\x00{ESCAPE}]")
+        escaped = sum(map(bool, strange.to_pylist())) if pc.any(strange).as_py() else 0
         if escaped:
             texts = [None if text is None else escape_text(text) for text in array.to_pylist()]
             array = pa.array(texts, pa.string())

@@ -11,11 +11,11 @@ Sync, because DuckDB is: call it with asyncio.to_thread. A first export of 30 da
 import contextlib
 import ctypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import duckdb
 import psycopg
@@ -49,6 +49,8 @@ LOCK_WAIT_S_MAX = 10.0
 MERGE_EVERY = 30
 # Late transactions replaced in one export; the rest waits for the next.
 LATE_MAX = 50_000
+
+T = TypeVar("T")
 
 QUERIES = load_queries("lake")
 TRANSACTION_COLUMNS = (
@@ -204,6 +206,41 @@ class Lake:
             self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
             raise RetryableError(f"the lake was not exported: {first_line(error)}") from error
         return Exported(exported.rows, exported.watermarks, exported.late, seconds)
+
+    def in_transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """
+        Do `work` in one lake transaction, and look after the files behind it.
+
+        Raises:
+            RetryableError: the database went away; nothing was committed, or all of it. Close this lake and open it
+                again.
+        """
+        try:
+            self._duck.execute("BEGIN")
+            try:
+                result = work(self._duck)
+                self._duck.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            self._upkeep.tend()
+        except (duckdb.Error, psycopg.OperationalError) as error:
+            self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+            raise RetryableError(f"the lake was not written: {first_line(error)}") from error
+        return result
+
+    def claim(self, tables: Sequence[LakeTable], to_slot: int) -> None:
+        """Make these tables where they are missing and move their watermarks up to `to_slot`, in a transaction."""
+        watermarks = self._watermarks()
+        for table in tables:
+            if table.key not in watermarks:
+                self._create_table(table)
+        moved = {table.key: to_slot for table in tables if watermarks.get(table.key, -1) < to_slot}
+        self._move_watermarks(watermarks, moved)
+
+    def watermarks(self) -> dict[tuple[str, str], int]:
+        """Return (schema, table) -> the slot up to which the lake has it."""
+        return self._watermarks()
 
     def merge(self) -> None:
         """Merge small files, and delete what was replaced longer ago than a reader may read."""

@@ -143,3 +143,21 @@ where e.slot between {from_slot} and {to_slot} and m.slot between {from_slot} an
 -- Of a table without partitions.
 delete from {table} where ctid = any(array(
     select ctid from {table} where slot between {from_slot} and {to_slot} limit {rows}))
+
+-- name: select_file
+select bytes_read, lines_read, transactions, bad_lines, done from capstan.files
+where file_id = %(file_id)s and target = %(target)s;
+
+-- name: upsert_file
+insert into capstan.files (file_id, target, path, bytes_read, lines_read, transactions, bad_lines, done)
+values (%(file_id)s, %(target)s, %(path)s, %(bytes_read)s, %(lines_read)s, %(transactions)s, %(bad_lines)s, %(done)s)
+on conflict (file_id, target) do update set path = excluded.path, bytes_read = excluded.bytes_read,
+    lines_read = excluded.lines_read, transactions = excluded.transactions, bad_lines = excluded.bad_lines,
+    done = excluded.done, read_at = clock_timestamp();
+
+-- name: select_other_programs
+-- Programs of this database that are not among those.
+select name from capstan.programs where program_id <> all(%(program_ids)s::bytea[]) order by name;
+
+-- name: count_hot_between
+select count(*) from capstan.transactions where slot > %(after)s and slot <= %(upto)s;
