@@ -25,6 +25,7 @@ from indexer.console import reported, run_until_signalled, set_up_logs
 from indexer.health import served
 from indexer.idls import named_programs
 from indexer.intake import Programs
+from indexer.load import load_files, read_request
 from indexer.loop import Indexer
 from indexer.settings import IndexerSettings
 from indexer.sources import node
@@ -57,6 +58,14 @@ def index(
     export_interval: Annotated[
         float | None, typer.Option(help="Seconds between two exports to the lake [CAPSTAN_EXPORT_INTERVAL_S, 10]")
     ] = None,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE|off",
+            help="Keep finalized rows this long in PostgreSQL, such as 36h, 7d or 4w, and after that in the lake alone "
+            "[CAPSTAN_RETENTION, off]",
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -66,6 +75,30 @@ def index(
     metrics_host: Annotated[
         str | None, typer.Option(help="The address to serve them on [CAPSTAN_METRICS_HOST, default 127.0.0.1]")
     ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="file:PATH",
+            help="Read a file of transactions instead of a node: one getTransaction body a line, plain or zstd; "
+            "file:- is standard input; repeat for more.",
+        ),
+    ] = None,
+    covers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO", help="The files have every finalized transaction of the programs in these slots."
+        ),
+    ] = None,
+    genesis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH|mainnet-beta|testnet|devnet",
+            help="The chain that the files are of; needed while the database knows none.",
+        ),
+    ] = None,
+    lake_only: Annotated[
+        bool, typer.Option("--lake-only", help="Files go into the lake and not into PostgreSQL; needs --covers.")
+    ] = False,
     catch_up: Annotated[
         bool, typer.Option("--catch-up", help="Stop once everything finalized is stored and in the lake.")
     ] = False,
@@ -83,13 +116,18 @@ def index(
             data_dir=data_dir,
             lake=lake,
             export_interval_s=export_interval,
+            retention=retention,
             metrics_host=metrics_host,
             metrics_port=metrics_port,
         )
         set_up_logs(as_json=json_output)
         programs = named_programs(idl or [])
+        asked = read_request(source or [], covers=covers, genesis=genesis, lake_only=lake_only)
         url = settings.database_url.get_secret_value() if settings.database_url else None
         with open_database(url, data_dir=settings.data_dir) as database:
+            if asked is not None:
+                asyncio.run(load_files(asked, settings, programs, database, as_json=json_output))
+                return
             asyncio.run(_index(settings, programs, database, start=start, catch_up=catch_up, as_json=json_output))
 
 

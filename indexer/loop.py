@@ -6,6 +6,7 @@ because going on would store what is wrong. Stopping may happen anywhere: every 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ from indexer.store.writer import beat, ensure_chain, select_frontier
 
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
+PRUNE_INTERVAL_S = 60.0
 # More accounts than this are fetched as a snapshot: one call instead of many.
 REFETCH_MAX = 1_000
 PAUSE_S_MIN = 0.2
@@ -58,6 +60,7 @@ class Indexer:
     live: Live = field(init=False)
     health: Health = field(default_factory=Health)
     _lake: Lake | None = None
+    _pruned_at: float = 0.0
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -137,10 +140,23 @@ class Indexer:
         if self._lake is None:
             self._lake = self.open_lake()
         try:
-            return self._lake.export()
+            exported = self._lake.export()
+            self._prune(self._lake)
         except RetryableError:
             self.close()
             raise
+        return exported
+
+    def _prune(self, lake: Lake) -> None:
+        age_s = self.settings.retention_s
+        if age_s is None or time.monotonic() - self._pruned_at < PRUNE_INTERVAL_S:
+            return
+        self._pruned_at = time.monotonic()
+        pruned = lake.prune(age_s)
+        if pruned.missing:
+            log.warning("old rows stay: the lake lacks some of them, and is given them now", rows=pruned.missing)
+        if pruned.ranges:
+            log.info("old rows are in the lake only", ranges=pruned.ranges)
 
     def close(self) -> None:
         """Let go of the lake; nothing may be exporting."""

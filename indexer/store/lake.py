@@ -11,15 +11,16 @@ Sync, because DuckDB is: call it with asyncio.to_thread. A first export of 30 da
 import contextlib
 import ctypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import duckdb
 import psycopg
 import pyarrow as pa
+from duckdb.func import PythonUDFType
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -37,6 +38,7 @@ from indexer.store.duck import (
 from indexer.store.queries import load_queries
 from indexer.store.raw import LAKE_TABLE_NAME as RAW_TABLE_NAME
 from indexer.store.raw import decompress_body
+from indexer.store.retention import GRACE_S, Pruned, Retention
 from indexer.store.typed import OWN_COLUMNS
 from indexer.store.upkeep import Upkeep
 
@@ -47,6 +49,8 @@ LOCK_WAIT_S_MAX = 10.0
 MERGE_EVERY = 30
 # Late transactions replaced in one export; the rest waits for the next.
 LATE_MAX = 50_000
+
+T = TypeVar("T")
 
 QUERIES = load_queries("lake")
 TRANSACTION_COLUMNS = (
@@ -204,9 +208,58 @@ class Lake:
             raise RetryableError(f"the lake was not exported: {first_line(error)}") from error
         return Exported(exported.rows, exported.watermarks, exported.late, seconds)
 
+    def in_transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """
+        Do `work` in one lake transaction, and look after the files behind it.
+
+        Raises:
+            RetryableError: the database went away; nothing was committed, or all of it. Close this lake and open it
+                again.
+        """
+        try:
+            self._duck.execute("BEGIN")
+            try:
+                result = work(self._duck)
+                self._duck.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            self._upkeep.tend()
+        except (duckdb.Error, psycopg.OperationalError) as error:
+            self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+            raise RetryableError(f"the lake was not written: {first_line(error)}") from error
+        return result
+
+    def claim(self, tables: Sequence[LakeTable], to_slot: int) -> None:
+        """Make these tables where they are missing and move their watermarks up to `to_slot`, in a transaction."""
+        watermarks = self._watermarks()
+        for table in tables:
+            if table.key not in watermarks:
+                self._create_table(table)
+        moved = {table.key: to_slot for table in tables if watermarks.get(table.key, -1) < to_slot}
+        self._move_watermarks(watermarks, moved)
+
+    def watermarks(self) -> dict[tuple[str, str], int]:
+        """Return (schema, table) -> the slot up to which the lake has it."""
+        return self._watermarks()
+
     def merge(self) -> None:
         """Merge small files, and delete what was replaced longer ago than a reader may read."""
         self._upkeep.merge_all()
+
+    def prune(self, age_s: float, grace_s: float = GRACE_S) -> Pruned:
+        """
+        Take out of Postgres what is older than `age_s` and has been in the lake for `grace_s`; see retention.py.
+
+        Raises:
+            RetryableError: the database went away. Close this lake and open it again.
+        """
+        try:
+            watermarks = [(*key, slot) for key, slot in self._watermarks().items()]
+            return Retention(self._duck, self._lock, age_s, grace_s).prune(watermarks)
+        except (duckdb.Error, psycopg.OperationalError) as error:
+            self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+            raise RetryableError(f"old rows were not taken out of the database: {first_line(error)}") from error
 
     def close(self) -> None:
         """
@@ -392,14 +445,14 @@ def _prepare_catalog(connection: psycopg.Connection[Any]) -> None:
 _READ_BODY = "capstan_read_body"
 
 
-def _read_bodies(bodies: pa.ChunkedArray | pa.Array) -> pa.Array:
+def _read_bodies(bodies: Any) -> pa.BinaryArray:
     return pa.array([decompress_body(body) for body in bodies.to_pylist()], pa.binary())
 
 
 def _attach(dsn: str, folder: Path) -> duckdb.DuckDBPyConnection:
     duck = open_duckdb()
     try:
-        duck.create_function(_READ_BODY, _read_bodies, ["BLOB"], "BLOB", type="arrow")  # type: ignore[arg-type] # names
+        duck.create_function(_READ_BODY, _read_bodies, ["BLOB"], "BLOB", type=PythonUDFType.ARROW)
         # After a backfill the planner has no statistics yet, takes the tables for small and joins them row by row.
         options = f"{conninfo_to_dict(dsn).get('options') or ''} -c enable_nestloop=off"
         attach_postgres(duck, make_conninfo(dsn, options=options.strip()), "hot")

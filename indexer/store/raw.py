@@ -214,7 +214,10 @@ class _Reading:
         ).to_arrow_reader(batch_rows)
         for batch in reader:
             columns = [batch.column(number).to_pylist() for number in range(4)]
-            yield [RawBody(*row, finalized=True) for row in zip(*columns, strict=True)]
+            yield [
+                RawBody(signature, slot, block_time, body, finalized=True)
+                for signature, slot, block_time, body in zip(*columns, strict=True)
+            ]
 
     def _hot(self, parameters: Mapping[str, Any], batch_rows: int) -> Iterator[list[RawBody]]:
         with self.hot.cursor(name="bodies", binary=True) as cursor:

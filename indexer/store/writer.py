@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from indexer.errors import DataError, RetryableError
-from indexer.store.copy import DO_NOTHING, Target, insert_rows
+from indexer.store.copy import DO_NOTHING, Target, copy_rows, insert_rows
 from indexer.store.coverage import Proof, prove, select_start
 from indexer.store.database import AsyncConnection, transaction
 from indexer.store.partitions import RAW_TABLE, TableName, ensure_partitions
@@ -107,6 +107,8 @@ class Batch:
         generation: of the registry that the batch was decoded with; None where nobody changes it.
         again: the transactions were read again with other IDLs. What is stored of them is replaced; one that is stored
             in another slot is left out, and a commitment stays what it is.
+        columns: events by the batch, by program id and name, each with the table it goes into, packed by columns.py; of
+            transactions in the batch, finalized, no identity twice.
         raw: signature -> the body that its transaction was read from, JSON. Those without any are not stored raw.
         coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
     """
@@ -120,6 +122,18 @@ class Batch:
     again: bool = False
     raw: Mapping[bytes, bytes] = field(default_factory=dict)
     coverage: Sequence[Proof] = field(default=(), kw_only=True)
+    columns: Sequence["PackedEvents"] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedEvents:
+    """Events of one type as a binary COPY: `count` rows in `chunks`; `slots` are those that occur."""
+
+    table: TypedTable
+    chunks: Sequence[bytes | memoryview]
+    count: int
+    slots: frozenset[int]
+    escaped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +213,12 @@ async def write_batch(
         kept = {s: r.slot for s, r in transactions.items() if r.mentions and s in batch.raw}
         await insert_bodies(connection, kept, batch.raw)
         events, escaped = await _insert_events(connection, batch.events, refused, tables, partitioned)
+        for packed in batch.columns:
+            name = TableName(packed.table.schema_name, packed.table.table_name)
+            conflict = event_conflict(partitioned=name in partitioned)
+            target = Target(packed.table.identifier, packed.table.typed_names, conflict)
+            events += await copy_rows(connection, target, packed.chunks)
+            escaped += packed.escaped
         problems = [problem for problem in batch.problems if problem.subject not in refused]
         await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
         promoted = await _promote(connection, batch.finalized)
@@ -222,6 +242,8 @@ def _wanted_partitions(batch: Batch, tables: Mapping[bytes, ProgramTables]) -> d
         table = program.events.get(name) if program else None
         if table is not None:
             wanted[TableName(table.schema_name, table.table_name)] |= seen
+    for packed in batch.columns:
+        wanted[TableName(packed.table.schema_name, packed.table.table_name)] |= packed.slots
     return wanted
 
 
@@ -562,6 +584,14 @@ async def ensure_chain(connection: AsyncConnection, genesis_hash: str) -> None:
             f"this database belongs to the chain with genesis hash {row[0] if row else None}, and the RPC is of "
             f"{genesis_hash}: choose another database, or the RPC of that chain"
         )
+
+
+async def select_chain(connection: AsyncConnection) -> str | None:
+    """Return the genesis hash (base58) of this database's chain, None before the first."""
+    async with transaction(connection):
+        cursor = await connection.execute(QUERIES["select_chain"])
+        row = await cursor.fetchone()
+    return str(row[0]) if row else None
 
 
 async def select_frontier(connection: AsyncConnection, program_id: bytes) -> int | None:

@@ -107,3 +107,18 @@ begin
     return true;
 end $$;
 revoke all on function capstan.drop_partition(text, text, bigint) from public;
+
+-- Files of transactions that were read, and how far: a load that was killed goes on where it was. What stands here is
+-- only where to begin again; reading a part twice changes nothing.
+create table capstan.files (
+    file_id      text not null,         -- size and a hash of the beginning, of the file as it is on disk
+    target       text not null check (target in ('postgres', 'lake')),
+    path         text not null,
+    bytes_read   bigint not null,       -- of its lines, after decompression
+    lines_read   bigint not null,
+    transactions bigint not null,
+    bad_lines    bigint not null,
+    done         boolean not null,
+    read_at      timestamptz not null default clock_timestamp(),
+    primary key (file_id, target)
+);
