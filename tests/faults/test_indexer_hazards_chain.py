@@ -10,13 +10,12 @@ import stamina
 from solders.pubkey import Pubkey
 
 from indexer.catchup import CatchUp
-from indexer.chain.program import Program
 from indexer.errors import RetryableError
 from indexer.sources.rpc import Rpc
 from indexer.store.coverage import Means
 from indexer.store.database import Database
-from tests.fixtures.hazard_rig import HazardNode, Rig, account, indexing
-from tests.fixtures.scripted_node import KEY, PROGRAM, Entry
+from tests.fixtures.hazard_rig import HazardNode, Rig, account, indexing, vault
+from tests.fixtures.scripted_node import Entry
 
 ATTEMPTS = 12
 NOT_NOW_CODES = [-32001, -32004, -32005, -32011, -32014, -32016, -32019]
@@ -80,7 +79,7 @@ async def test_what_a_node_cannot_answer_now_is_asked_again(database: Database, 
 
 @pytest.mark.parametrize("code", [-32007, -32009])
 async def test_a_slot_is_empty_only_where_a_later_block_says_so(database: Database, tmp_path: Path, code: int) -> None:
-    """ "Skipped, or missing" proves nothing: the slot stays open until its child's parentSlot, or its block, is there."""
+    """A node's "skipped, or missing" proves nothing: the slot stays open until a later block's parentSlot decides."""
     node = HazardNode([Entry(1, 5, amount=1), Entry(2, 7, amount=2)], finalized_slot=12, hidden_code=code)
     node.skipped, node.hidden = {6, 8, 9}, {7}
     async with indexing(database, tmp_path, node) as it:
@@ -171,26 +170,6 @@ async def test_a_second_endpoint_answers_while_the_first_is_down(database: Datab
         assert "getTransaction" not in first.asked
 
 
-def vault(amount: int) -> bytes:
-    """Return a vault's bytes."""
-    values = {
-        "parent_wallet": KEY,
-        "ephemeral_wallet": KEY,
-        "session_start": 1,
-        "session_expiry": 2,
-        "is_active": True,
-        "total_deposited": amount,
-        "total_spent": 0,
-        "max_deposit": 10**9,
-        "bump": 255,
-    }
-    return encode_vault(PROGRAM, values)
-
-
-def encode_vault(program: Program, values: dict[str, object]) -> bytes:
-    return program.encode_account("EphemeralVault", values)
-
-
 async def test_what_a_fork_drops_goes_with_its_events_and_its_accounts_states(
     database: Database, tmp_path: Path
 ) -> None:
@@ -200,7 +179,7 @@ async def test_what_a_fork_drops_goes_with_its_events_and_its_accounts_states(
     node = HazardNode([lost], finalized_slot=3, accounts={address: account(vault(111))})
     async with indexing(database, tmp_path, node) as it, it.following():
         await it.socket.tell_logs(lost.signature, lost.slot)
-        await it.until(lambda: it.amounts() == [111] and deposited(it) == ["111"])
+        await it.until(lambda: it.amounts() == [111] and it.deposited() == [111])
         node.entries = [Entry(2, 6, amount=222)]
         node.accounts = {address: account(vault(0))}
         node.finalized_slot = 9
@@ -208,12 +187,7 @@ async def test_what_a_fork_drops_goes_with_its_events_and_its_accounts_states(
         assert it.amounts() == [222]
         assert lost.signature not in it.stored().transactions
         assert it.sql("select count(*) from capstan.mentions") == [(1,)]
-        await it.until(lambda: deposited(it) == ["0"])
-
-
-def deposited(it: Rig) -> list[str]:
-    """Return what the open vaults hold, as the tables have it."""
-    return [row.values["total_deposited"] for row in it.stored().accounts.values()]
+        await it.until(lambda: it.deposited() == [0])
 
 
 async def test_the_same_slot_with_another_block_is_what_the_final_block_says(
