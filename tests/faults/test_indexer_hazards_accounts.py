@@ -8,6 +8,7 @@ import pytest
 import stamina
 from solders.pubkey import Pubkey
 
+from indexer import live
 from indexer.store.database import Database
 from tests.fixtures.hazard_rig import CLUSTER_TIME, SYSTEM, HazardNode, Told, account, indexing, vault
 from tests.fixtures.scripted_node import Entry
@@ -76,6 +77,45 @@ async def test_a_closure_that_the_feed_missed_is_found_by_the_listing(database: 
         node.entries.append(Told(1, 6, change=writing(FIRST)))
         del node.accounts[FIRST]
         node.finalized_slot = 9
+        await it.until(lambda: it.deposited() == [])
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["heard", "listed"])
+async def test_accounts_that_cannot_be_asked_for_now_are_asked_for_later(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, heard: bool
+) -> None:
+    """A closure is not forgotten because the node refuses the accounts just then, however long that lasts."""
+    monkeypatch.setattr(live, "ABSENT_RETRIES_MAX", 0)
+    node = HazardNode(finalized_slot=3, accounts={FIRST: account(vault(1))})
+    async with indexing(database, tmp_path, node) as it, it.following():
+        await it.until(lambda: it.deposited() == [1] and it.frontier() == 3)
+        entry = Told(1, 6, change=writing(FIRST))
+        node.entries.append(entry)
+        del node.accounts[FIRST]
+        node.broken.add("getMultipleAccounts")
+        if heard:
+            await it.socket.tell_logs(entry.signature, entry.slot)
+            await it.until(lambda: it.amounts() == [1])
+        node.finalized_slot = 9
+        await it.until(lambda: it.frontier() == 9 and node.asked.count("getMultipleAccounts") > 3)
+        assert it.deposited() == [1]
+        node.broken.clear()
+        await it.until(lambda: it.deposited() == [])
+
+
+async def test_states_of_a_fork_go_also_where_the_node_fails_just_then(database: Database, tmp_path: Path) -> None:
+    """The snapshot that a fork asks for is owed until it is taken."""
+    lost = Told(1, 5, change=writing(FIRST))
+    node = HazardNode([lost], finalized_slot=3, accounts={FIRST: account(vault(111))})
+    async with indexing(database, tmp_path, node) as it, it.following():
+        await it.socket.tell_logs(lost.signature, lost.slot)
+        await it.until(lambda: it.amounts() == [1] and it.deposited() == [111])
+        node.broken.add("getProgramAccounts")
+        node.entries, node.accounts = [], {}
+        node.finalized_slot = 9
+        await it.until(lambda: it.frontier() == 9 and "getProgramAccounts" in node.asked[-20:])
+        assert (it.amounts(), it.deposited()) == ([], [111])
+        node.broken.clear()
         await it.until(lambda: it.deposited() == [])
 
 
