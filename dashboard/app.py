@@ -20,6 +20,7 @@ def main() -> None:
         [
             st.Page("screens/overview.py", title="Overview", icon=":material/dashboard:", default=True),
             st.Page("screens/sessions.py", title="Sessions", icon=":material/table_rows:", url_path="sessions"),
+            st.Page("screens/programs.py", title="Programs", icon=":material/data_object:", url_path="programs"),
         ]
     )
     with look.explained():

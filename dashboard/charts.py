@@ -46,6 +46,11 @@ class Palette:
     revoked: str
     cleaned: str
 
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Colours for things that have no meaning of their own, in the order they are given out."""
+        return (self.deposit, self.fee, self.cleanup, self.revoked)
+
     def state(self, state: str) -> str:
         """Return the colour of a session state; an unknown one is muted, never an error."""
         return str(getattr(self, state)) if state in STATES else self.muted
@@ -115,6 +120,23 @@ def daily_counts(
         )
     figure.update_layout(barmode="stack")
     figure.update_yaxes(rangemode="tozero", tickformat=",d", nticks=5)
+    return day_axis(styled(figure, height=height, palette=palette))
+
+
+def daily_totals(
+    days: Sequence[dt.date], totals: Sequence[int | float], *, name: str, palette: Palette, height: int = 230
+) -> go.Figure:
+    """Draw what a number of any unit adds up to a day. Bars are drawn from floats, labels keep every digit."""
+    figure = go.Figure()
+    figure.add_bar(
+        x=list(days),
+        y=[float(total) for total in totals],
+        customdata=[f"{total:,}" for total in totals],
+        name=name,
+        marker_color=palette.deposit,
+        hovertemplate="%{customdata}",
+    )
+    figure.update_yaxes(tickformat="~s", nticks=5)
     return day_axis(styled(figure, height=height, palette=palette))
 
 

@@ -71,6 +71,14 @@ def nothing_indexed() -> str:
     )
 
 
+def no_sessions() -> str:
+    """Return what stands on the pages about sessions where other programs are indexed."""
+    return empty(
+        "Session vaults are not indexed here",
+        "This page is about the program ephemeral_vault. The page Programs shows what is indexed.",
+    )
+
+
 @contextmanager
 def explained(*, again: bool = True) -> Iterator[None]:
     """

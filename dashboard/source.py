@@ -17,6 +17,7 @@ import streamlit as st
 
 from dashboard.settings import DashboardSettings, from_environment
 from indexer.errors import DataError, SettingsError
+from indexer.store import browse
 from indexer.store.database import DASHBOARD_ROLE, Database, open_database
 from indexer.store.reader import Reader
 
@@ -25,6 +26,7 @@ CHART_TTL_S = 15
 CACHED_MAX = 200
 STALE_AFTER_S = 30
 SLOT_S = 0.4
+SESSION_PROGRAM = "ephemeral_vault"
 SESSION_ID = re.compile(r"^([1-9A-HJ-NP-Za-km-z]{32,44})\.(-?\d{1,18})$")
 
 
@@ -33,6 +35,10 @@ class QueryReader(Protocol):
 
     def query(self, name: str, **params: Any) -> pl.DataFrame:
         """Run one named query of sql/queries/dashboard.sql."""
+        ...
+
+    def select(self, text: str) -> pl.DataFrame:
+        """Run one SELECT of indexer/store/browse.py."""
         ...
 
 
@@ -323,3 +329,58 @@ def session(vault: str, session_start: int) -> Session | None:
 def story(vault: str, session_start: int) -> list[StoryEvent]:
     """Return everything that happened in one session, in its order."""
     return [StoryEvent(**row) for row in run("session_story", vault=vault, session_start=session_start)]
+
+
+# --- any program -----------------------------------------------------------------------------------------------------
+
+
+@st.cache_data(ttl=CHART_TTL_S, show_spinner=False)
+def programs() -> list[browse.ProgramRow]:
+    """Return the indexed programs."""
+    return browse.select_programs(reader())
+
+
+def has_sessions() -> bool:
+    """Return whether the session vaults are indexed here, which Overview and Sessions are about."""
+    return any(program.name == SESSION_PROGRAM for program in programs())
+
+
+@st.cache_data(ttl=CHART_TTL_S, show_spinner=False)
+def tables(schema_name: str) -> list[browse.Table]:
+    """Return one program's typed tables."""
+    return browse.select_tables(reader(), schema_name)
+
+
+@st.cache_data(ttl=CHART_TTL_S, show_spinner=False)
+def row_counts(schema_name: str) -> dict[str, int]:
+    """Return how many rows each type of a program has; of accounts the open ones."""
+    return browse.count_rows(reader(), tables(schema_name))
+
+
+@st.cache_data(ttl=CHART_TTL_S, show_spinner=False)
+def problem_counts(schema_name: str) -> dict[str, int]:
+    """Return how much of a program could not be read, by kind."""
+    return browse.count_problems(reader(), schema_name)
+
+
+@st.cache_data(ttl=CHART_TTL_S, show_spinner=False)
+def events_per_day(schema_name: str) -> dict[str, dict[dt.date, int]]:
+    """Return event name -> day -> how many."""
+    found: dict[str, dict[dt.date, int]] = {}
+    events = [table for table in tables(schema_name) if table.kind == "event"]
+    for name, day, count in browse.count_per_day(reader(), events).iter_rows():
+        found.setdefault(name, {})[day] = count
+    return found
+
+
+@st.cache_data(ttl=CHART_TTL_S, show_spinner=False, max_entries=CACHED_MAX)
+def total_per_day(table: browse.Table, column: str) -> list[tuple[dt.date, int | float, int]]:
+    """Return (day, sum of the column, how many events)."""
+    rows = browse.sum_per_day(reader(), table, column).iter_rows()
+    return [(day, total if isinstance(total, float) else int(total or 0), count) for day, total, count in rows]
+
+
+@st.cache_data(ttl=LIVE_TTL_S, show_spinner=False, max_entries=CACHED_MAX)
+def newest_rows(table: browse.Table, limit: int, offset: int) -> pl.DataFrame:
+    """Return one page of a table's rows, newest first."""
+    return browse.select_newest(reader(), table, limit=limit, offset=offset)

@@ -13,13 +13,13 @@ from solders.hash import Hash, ParseHashError
 from indexer.archive import Archive, Covers, Loaded
 from indexer.errors import SettingsError
 from indexer.intake import Programs
+from indexer.registry import open_registry
 from indexer.settings import IndexerSettings
 from indexer.sources.base import Source
 from indexer.sources.files import open_sources
 from indexer.store.database import INDEXER_ROLE, Database, Pool, connect, open_pool, session
 from indexer.store.lake import Lake
 from indexer.store.migrate import migrate
-from indexer.store.typed import ensure_tables
 from indexer.store.writer import ensure_chain, select_chain
 
 # Public clusters by the names that Solana's own tools give them.
@@ -87,8 +87,8 @@ async def load_files(
     async with open_pool(role) as pool:
         await _check_chain(pool, request.genesis_hash)
         async with await connect(database.dsn) as owner:
-            tables = {key: await ensure_tables(owner, program) for key, program in programs.items()}
-        archive = Archive(pool, programs, tables, request.covers)
+            registry = await open_registry(owner, programs.values())
+        archive = Archive(pool, registry, registry.tables, request.covers)
         with await asyncio.to_thread(Lake.open, role, settings.lake_path) as lake:
             if request.lake_only:
                 loaded = await archive.to_lake(request.sources, lake)

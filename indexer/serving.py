@@ -20,11 +20,13 @@ class QuietServer(uvicorn.Server):
         self.answering = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Note that the port answers now."""
         await super().startup(sockets)
         self.answering.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
         yield
 
 

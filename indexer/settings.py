@@ -20,6 +20,7 @@ class IndexerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CAPSTAN_", frozen=True, extra="ignore", populate_by_name=True)
 
     rpc_url: SecretStr = SecretStr("http://127.0.0.1:8899")
+    rpc_rate: float | None = Field(default=None, ge=0.1, le=100_000)
     ws_url: SecretStr | None = None
     database_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("DATABASE_URL", "CAPSTAN_DATABASE_URL")
@@ -30,6 +31,8 @@ class IndexerSettings(BaseSettings):
     enumerate_interval_s: float = Field(default=1.0, gt=0, le=60)
     retention: str = "off"
     silence_s_max: float = Field(default=15.0, gt=0, le=600)
+    lease_s: float = Field(default=15.0, ge=0.5, le=3_600)
+    workers: int = Field(default=3, ge=1, le=64)
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
 
@@ -65,11 +68,21 @@ class IndexerSettings(BaseSettings):
         return (self.lake or self.data_dir / "lake").absolute()
 
     @property
+    def rpc_urls(self) -> list[str]:
+        """The RPC urls, the preferred one first; they stand in for each other."""
+        return split_urls(self.rpc_url.get_secret_value())
+
+    @property
     def pubsub_url(self) -> str:
-        """The PubSub url: as given, else the RPC's host with ws for http and, as validators do, the next port."""
+        """The PubSub url: as given, else the first RPC's host with ws for http and, as validators do, the next port."""
         if self.ws_url is not None:
             return self.ws_url.get_secret_value()
-        return derived_ws_url(self.rpc_url.get_secret_value())
+        return derived_ws_url(self.rpc_urls[0])
+
+
+def split_urls(text: str) -> list[str]:
+    """Return the urls of a list with commas; one at least, empty where there is none."""
+    return [url.strip() for url in text.split(",") if url.strip()] or [""]
 
 
 def _seconds(text: str) -> float | None:

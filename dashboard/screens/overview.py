@@ -25,6 +25,9 @@ def numbers() -> None:
         if fresh.newest_slot is None:
             look.html(look.nothing_indexed())
             return
+        if not source.has_sessions():
+            look.html(look.no_sessions())
+            return
         totals, daily = source.totals(), source.daily()
         look.html(look.kpi_row(kpis(totals, daily.last(SPARK_DAYS_MAX), fresh)))
 
@@ -88,7 +91,7 @@ def latest(days: Sequence[dt.date], lamports: Sequence[int]) -> str:
 def pictures() -> None:
     """Show the charts; renewed now and then."""
     with look.explained(again=False):
-        if source.freshness().newest_slot is None:
+        if source.freshness().newest_slot is None or not source.has_sessions():
             return
         totals, whole = source.totals(), source.daily()
         chosen = st.segmented_control(
@@ -132,7 +135,7 @@ def lists() -> None:
     """Show what was cleaned up last, and how far each part of the machinery is."""
     with look.explained(again=False):
         fresh = source.freshness()
-        if fresh.newest_slot is None:
+        if fresh.newest_slot is None or not source.has_sessions():
             return
         cleanups = source.recent_cleanups(RECENT)
         left, right = st.columns([2, 1])

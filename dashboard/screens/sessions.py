@@ -25,6 +25,9 @@ def list_page() -> None:
     if source.freshness().newest_slot is None:
         look.html(look.nothing_indexed())
         return
+    if not source.has_sessions():
+        look.html(look.no_sessions())
+        return
     state, text, parent = filters()
     total = source.count_sessions(state=state, text=text, parent=parent)
     if not total:

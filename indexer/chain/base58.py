@@ -8,6 +8,8 @@ from indexer.errors import DataError
 
 _ALPHABET = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _DIGITS = bytes(_ALPHABET.find(letter) & 0xFF for letter in range(256))
+# An instruction has ten KiB of data at most, which is fourteen thousand letters; the time grows with their square.
+LETTERS_MAX = 65_536
 _CHUNK = 64
 _POWERS = tuple(58**exponent for exponent in reversed(range(_CHUNK)))
 _BASE = 58**_CHUNK
@@ -18,8 +20,10 @@ def decode_base58(text: str) -> bytes:
     Return the bytes that `text` stands for.
 
     Raises:
-        DataError: a letter that base58 does not have.
+        DataError: a letter that base58 does not have, or more than LETTERS_MAX of them.
     """
+    if len(text) > LETTERS_MAX:
+        raise DataError(f"base58 of {len(text)} letters is longer than any data of an instruction")
     try:
         digits = text.encode("ascii").translate(_DIGITS)
     except UnicodeEncodeError:

@@ -77,7 +77,7 @@ def _is_regular(lines: Arrow) -> npt.NDArray[np.bool_]:
     """Return which lines have, as far as their length and their prefix tell, one field."""
     offsets, data = bytes_of(lines)
     lengths = np.diff(offsets) - len(PREFIX)
-    is_regular = (lengths > 0) & (lengths % 4 == 0)
+    is_regular: npt.NDArray[np.bool_] = (lengths > 0) & (lengths % 4 == 0)
     space = np.where(is_regular, offsets[:-1] + len(PREFIX) - 1, 0)
     if is_regular.any():
         is_regular &= data[space] == PREFIX[-1]

@@ -257,7 +257,7 @@ class _Reading:
         self._decoded_signatures = decode_base58_columns(self._signatures)
         self._decoded_calls = decode_base58_columns(self._call_texts)
         values = self._decoded_signatures.values
-        is_wrong = ~self._decoded_signatures.valid | np.asarray(pc.equal(values, NO_SIGNATURE))
+        is_wrong = ~self._decoded_signatures.valid | np.asarray(pc.equal(values, pa.scalar(NO_SIGNATURE)))
         is_wrong |= np.asarray(pc.binary_length(values)) != len(NO_SIGNATURE)
         rows = set(np.flatnonzero(is_wrong).tolist())
         rows.update(self._calls[4 * at] for at in np.flatnonzero(~self._decoded_calls.valid).tolist())
@@ -304,7 +304,8 @@ class _Reading:
     def _call_columns(self) -> Calls:
         rows, programs, ordinals, signed = np.array(self._calls, np.int64).reshape(-1, 4).T
         values = self._decoded_calls.values
-        is_tagged = np.asarray(pc.starts_with(values, CPI_EVENT_TAG))
+        tag: Any = CPI_EVENT_TAG
+        is_tagged = np.asarray(pc.starts_with(values, tag))
         kept = np.flatnonzero((signed != 0) & is_tagged)
         payloads = pc.binary_slice(values.take(kept), len(CPI_EVENT_TAG), (1 << 31) - 1)
         found = Calls(rows[kept], programs[kept], ordinals[kept], payloads)

@@ -8,6 +8,7 @@ that the payload does not pay for. The pieces here are put together by `layout.p
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self, TypeAlias
 
 from indexer.chain.types import DEPTH_MAX, F32, F64, Bool, Bytes, Integer, Pubkey, String, Type
@@ -132,6 +133,8 @@ def scalar_codec(type_: Type, *, c_layout: bool) -> Codec | None:
             return None
 
 
+# One codec serves all fields of a scalar type: a large program has ten thousand of them.
+@lru_cache(maxsize=256)
 def byte_array(length: int) -> Codec:
     """Return the codec of exactly `length` bytes: a pubkey, a [u8; N]."""
 
@@ -158,6 +161,7 @@ def packed_codec(format_: str, align: int, convert: Callable[[Value], Value] | N
     return Codec(size, read, write, align, format_, convert)
 
 
+@lru_cache(maxsize=64)
 def _integer(type_: Integer, *, c_layout: bool) -> Codec:
     size, signed = type_.bits // 8, type_.signed
     low = -(1 << (type_.bits - 1)) if signed else 0
@@ -172,7 +176,9 @@ def _integer(type_: Integer, *, c_layout: bool) -> Codec:
     def wide(item: bytes) -> int:
         return int.from_bytes(item, "little", signed=signed)
 
-    # The programs' target aligns nothing to more than eight bytes, 128-bit integers included.
+    # The programs' target aligns nothing to more than eight bytes, 128-bit integers included, also where the compiler's
+    # own machine has come to use sixteen (x86-64 since Rust 1.78). Accounts on chain bear it out: Kamino's Reserve is
+    # 8616 bytes, Drift's PerpMarket 1208 and OpenBook's Market 840, and each would be longer by sixteen.
     align = min(size, 8) if c_layout else 1
     letter = {1: "b", 2: "h", 4: "i", 8: "q"}.get(size)
     if letter is None:
@@ -180,6 +186,7 @@ def _integer(type_: Integer, *, c_layout: bool) -> Codec:
     return packed_codec(letter if signed else letter.upper(), align, None, write)
 
 
+@lru_cache(maxsize=8)
 def _float(format_: str, align: int) -> Codec:
     packed = struct.Struct("<" + format_)
 

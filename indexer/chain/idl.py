@@ -9,13 +9,13 @@ them. What the types mean in bytes is not known here: that is `layout.py`.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 from solders.pubkey import Pubkey as SoldersPubkey
 
-from indexer.chain.idl_types import Checks, fail, parse_definition, parse_named_fields, text_at
+from indexer.chain.idl_types import Checks, distinct_names, fail, parse_definition, parse_named_fields, text_at
 from indexer.chain.types import Defined, Definition, Field, Scope, Struct, fields_of, resolve
 from indexer.chain.value import snake_case
 from indexer.errors import DataError
@@ -198,25 +198,32 @@ class _Reader:
                 if not isinstance(entry, dict):
                     raise fail(path, "is not an object")
                 if part == "types" or "type" in entry:
-                    self._define(part, parse_definition(entry, path, self._scope, checks), path)
+                    self._define(part, parse_definition(entry, path, self._scope, checks))
                 elif "fields" in entry:
                     # A legacy event is a struct without saying so.
                     body = {"kind": "struct", "fields": entry["fields"]}
                     described = {"name": entry.get("name"), "type": body}
-                    self._define(part, parse_definition(described, path, self._scope, checks), path)
+                    self._define(part, parse_definition(described, path, self._scope, checks))
+        for name in self._scope.ambiguous:
+            del self._scope.definitions[name]
         for check in checks:
             check()
         for name, definition in self._scope.definitions.items():
             if not definition.parameters:
                 resolve(Defined(name, (), self._scope))
 
-    def _define(self, part: str, definition: Definition, path: str) -> None:
-        """An event may share its name with another type; then it is kept under a name of its own."""
+    def _define(self, part: str, definition: Definition) -> None:
+        """
+        An event may share its name with another type; then it is kept under a name of its own.
+
+        Types of different modules may share one, too: that is refused only where something refers to it.
+        """
         name = definition.name
         known = self._scope.definitions.get(name)
-        if known is not None and known != definition:
+        if known is not None and (known != definition or name in self._scope.ambiguous):
             if part == "types":
-                raise fail(f"{path}.name", f"defines {name!r} a second time, differently")
+                self._scope.ambiguous.add(name)
+                return
             name = f"{part}.{name}"
         self._scope.definitions[name] = definition
 
@@ -240,14 +247,16 @@ class _Reader:
         fields = parse_named_fields(_list(entry, "args", path), f"{path}.args", self._scope, checks)
         for check in checks:
             check()
-        accounts = tuple(_accounts(_list(entry, "accounts", path), f"{path}.accounts", "", 0))
-        return InstructionType(
-            name, _discriminator(entry, path, "global", snake_case(name)), _resolved(fields), accounts
-        )
+        accounts = list(_accounts(_list(entry, "accounts", path), f"{path}.accounts", "", 0))
+        names = distinct_names([account.name for account in accounts])
+        named = tuple(replace(account, name=name) for account, name in zip(accounts, names, strict=True))
+        return InstructionType(name, _discriminator(entry, path, "global", snake_case(name)), _resolved(fields), named)
 
     def _account(self, entry: dict[str, Any], path: str) -> AccountType:
         name, type_ = self._described("accounts", entry, path)
-        return AccountType(name, _discriminator(entry, path, "account", name), _fields(type_), type_)
+        # What Anchor writes for TypeScript has accounts in camelCase; what is hashed is the Rust type's name.
+        rust_name = name[:1].upper() + name[1:]
+        return AccountType(name, _discriminator(entry, path, "account", rust_name), _fields(type_), type_)
 
     def _event(self, entry: dict[str, Any], path: str) -> EventType:
         name, type_ = self._described("events", entry, path)
@@ -257,6 +266,8 @@ class _Reader:
         name = text_at(entry, "name", path)
         definitions = self._scope.definitions
         key = f"{part}.{name}" if f"{part}.{name}" in definitions else name
+        if key in self._scope.ambiguous:
+            raise fail(f"{path}.name", f"is {name!r}, which $.types defines twice, differently; remove one")
         if key not in definitions:
             raise fail(f"{path}.name", f"is {name!r}, which $.types does not define")
         if definitions[key].parameters:
@@ -313,10 +324,10 @@ def _accounts(entries: list[Any], path: str, prefix: str, depth: int) -> Iterabl
 def _flag(entry: Mapping[str, Any], path: str, *names: str) -> bool:
     for name in names:
         value = entry.get(name)
-        # The very first IDLs say "either" of a signer that may be one.
-        if value is not None and not isinstance(value, bool):
+        # "either" is what tools other than Anchor say of a signer that may be one: it need not.
+        if value is not None and not isinstance(value, bool) and value != "either":
             raise fail(f"{path}.{name}", "is not true or false")
-        if value:
+        if value is True:
             return True
     return False
 

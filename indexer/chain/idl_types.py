@@ -2,8 +2,10 @@
 The part of an IDL's JSON that spells types.
 
 Both formats' spellings: `publicKey` and `pubkey`, `{"defined": "Order"}` and `{"defined": {"name": "Order"}}`, the
-legacy generics and the new ones. Names may be used before they are defined, so what depends on a definition is put on a
-list of checks that the caller runs at the end. Errors carry the JSON path.
+legacy generics and the new ones. Shank's maps and sets are lists, of pairs and of elements, as borsh writes them.
+
+Names may be used before they are defined, so what depends on a definition is put on a list of checks that the caller
+runs at the end. Errors carry the JSON path.
 """
 
 from collections.abc import Callable
@@ -74,7 +76,13 @@ _SCALARS: dict[str, Type] = {
     "publicKey": Pubkey(),
 }
 
-_CONTAINERS: dict[str, Callable[[Type], Type]] = {"option": Option, "coption": COption, "vec": Vec}
+_CONTAINERS: dict[str, Callable[[Type], Type]] = {
+    "option": Option,
+    "coption": COption,
+    "vec": Vec,
+    "hashSet": Vec,
+    "bTreeSet": Vec,
+}
 
 Checks = list[Callable[[], None]]
 
@@ -97,6 +105,27 @@ def text_at(holder: dict[str, Any], key: str, path: str) -> str:
     if not isinstance(value, str) or not value:
         raise fail(f"{path}.{key}", "is not a text")
     return value
+
+
+def distinct_names(names: list[str]) -> list[str]:
+    """
+    Return `names` with a number behind each that was there before: padding, padding_2, padding_3.
+
+    Rust tells `padding` from `_padding`; the camelCase of a legacy IDL does not, and large programs have both.
+    """
+    taken = set(names)
+    if len(taken) == len(names):
+        return names
+    counts: dict[str, int] = {}
+    distinct: list[str] = []
+    for name in names:
+        count = counts.get(name, 0) + 1
+        unique = name
+        while count > 1 and (unique := f"{name}_{count}") in taken:
+            count += 1
+        counts[name] = count
+        distinct.append(unique)
+    return distinct
 
 
 def parse_definition(entry: dict[str, Any], path: str, scope: Scope, checks: Checks) -> Definition:
@@ -156,16 +185,15 @@ class _TypeParser:
         return self.named(entries, path)
 
     def named(self, entries: list[Any], path: str) -> tuple[Field, ...]:
-        fields: dict[str, Field] = {}
+        names: list[str] = []
+        types: list[Type] = []
         for index, entry in enumerate(entries):
             at = f"{path}[{index}]"
             if not isinstance(entry, dict):
                 raise fail(at, "is not an object")
-            name = text_at(entry, "name", at)
-            if name in fields:
-                raise fail(f"{at}.name", f"is {name!r} a second time")
-            fields[name] = Field(name, self.type(entry.get("type"), f"{at}.type", 0))
-        return tuple(fields.values())
+            names.append(text_at(entry, "name", at))
+            types.append(self.type(entry.get("type"), f"{at}.type", 0))
+        return tuple(Field(name, type_) for name, type_ in zip(distinct_names(names), types, strict=True))
 
     def type(self, entry: Any, path: str, depth: int) -> Type:
         if depth >= DEPTH_MAX:
@@ -179,14 +207,16 @@ class _TypeParser:
         ((kind, inner),) = entry.items()
         at = f"{path}.{kind}"
         match kind:
-            case "option" | "coption" | "vec":
+            case "option" | "coption" | "vec" | "hashSet" | "bTreeSet":
                 return _CONTAINERS[kind](self.type(inner, at, depth + 1))
             case "array" | "genericLenArray":
                 return self._array(inner, at, depth)
             case "tuple":
-                if not isinstance(inner, list):
-                    raise fail(at, "is not a list")
-                return Tuple(tuple(self.type(e, f"{at}[{i}]", depth + 1) for i, e in enumerate(inner)))
+                return self._tuple(inner, at, depth)
+            case "hashMap" | "bTreeMap":
+                if not isinstance(inner, list) or len(inner) != 2:
+                    raise fail(at, "is not a list of a key's and a value's type")
+                return Vec(self._tuple(inner, at, depth + 1))
             case "generic":
                 return self._generic(inner, at)
             case "defined" | "definedWithTypeArgs":
@@ -199,6 +229,11 @@ class _TypeParser:
         if scalar is None:
             raise fail(path, f"is the unknown type {_shown(name)}")
         return scalar
+
+    def _tuple(self, entry: Any, path: str, depth: int) -> Tuple:
+        if not isinstance(entry, list):
+            raise fail(path, "is not a list")
+        return Tuple(tuple(self.type(e, f"{path}[{i}]", depth + 1) for i, e in enumerate(entry)))
 
     def _array(self, entry: Any, path: str, depth: int) -> Type:
         if not isinstance(entry, list) or len(entry) != 2:
@@ -249,6 +284,8 @@ class _TypeParser:
         raise fail(path, "is not a generic argument")
 
     def _check_reference(self, name: str, given: int, path: str) -> None:
+        if name in self._scope.ambiguous:
+            raise fail(path, f"is {_shown(name)}, which $.types defines twice, differently; remove one")
         definition = self._scope.definitions.get(name)
         if definition is None:
             raise fail(path, f"is {_shown(name)}, which the IDL does not define")

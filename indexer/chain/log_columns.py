@@ -132,7 +132,7 @@ def scan_log_columns(logs: Logs, programs: Sequence[bytes]) -> LogColumns:
     return _with_odd(found, logs, np.flatnonzero(odd), programs) if odd.any() else found
 
 
-def _listed(logs: Logs) -> tuple[Arrow, Flags]:
+def _listed(logs: Any) -> tuple[Arrow, Flags]:
     """Return the logs as one array, and which transactions Arrow cannot hold: their place is left empty."""
     unreadable = np.zeros(len(logs), np.bool_)
     try:
@@ -192,7 +192,7 @@ def _data_lines(lines: _Lines, count: int) -> tuple[Ints, Flags]:
     data = data[is_data & (lines.lengths[data] >= len("Program data:"))]
     truncated = np.zeros(count, np.bool_)
     cuts = np.flatnonzero(lines.words == _CUT)
-    cuts = cuts[np.asarray(pc.equal(lines.text.take(cuts), TRUNCATED))]
+    cuts = cuts[np.array([text == TRUNCATED for text in lines.text.take(cuts).to_pylist()], np.bool_)]
     if len(cuts):
         truncated[lines.rows[cuts]] = True
         first = np.full(count, len(lines.text))

@@ -1,7 +1,7 @@
 """
 A transaction as `getTransaction` returns it, with its keys in one list and its instructions as bytes.
 
-`json` and `base64` encodings of legacy and v0 transactions are read, and of v1 those in `json`. The keys an instruction
+`json` and `base64` encodings are read, of legacy, v0 and v1 transactions. The keys an instruction
 refers to are the static ones, then those that lookup tables loaded: writable first. What the instructions and logs mean
 is found out in `events.py`.
 """
@@ -18,6 +18,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from indexer.chain.base58 import decode_base58
+from indexer.chain.wire import V1_PREFIX, parse_v1
 from indexer.errors import DataError
 
 # What PubSub reports for transactions that are not there; no transaction has it.
@@ -186,8 +187,7 @@ def parse_transaction(body: bytes | str | dict[str, Any]) -> Transaction:
     Read the result of `getTransaction`.
 
     Args:
-        body: the `result` object, as JSON or already decoded; in `json` encoding, or `base64` where the transaction
-            is legacy or v0.
+        body: the `result` object, as JSON or already decoded; in `json` or `base64` encoding.
 
     Raises:
         DataError: not such a result; with the path of what is wrong. `null` is not one either: whoever asked must ask
@@ -223,17 +223,14 @@ def _from_json(content: _Content, body: _Body) -> _Static:
 
 
 def _from_binary(text: str, encoding: str) -> _Static:
+    raw = _decoded_text(text, encoding)
+    if raw[:1] == bytes([V1_PREFIX]):
+        return _from_v1(raw)
     try:
-        if encoding == "base64":
-            raw = pybase64.b64decode(text, validate=True)
-        elif encoding == "base58":
-            raw = decode_base58(text)
-        else:
-            raise DataError(f"a transaction in {encoding[:30]!r} encoding cannot be read; ask for json")
         transaction = VersionedTransaction.from_bytes(raw)
     except ValueError as error:
         raise DataError(
-            f"a transaction in {encoding} is neither legacy nor v0 ({str(error)[:100]}); ask for json encoding"
+            f"a transaction in {encoding} is neither legacy, v0 nor v1 ({str(error)[:100]}); ask for json encoding"
         ) from None
     message = transaction.message
     header = message.header
@@ -252,6 +249,21 @@ def _from_binary(text: str, encoding: str) -> _Static:
         (sum(len(t.writable_indexes) for t in lookups), sum(len(t.readonly_indexes) for t in lookups)),
         "0" if isinstance(message, MessageV0) else "legacy",
     )
+
+
+def _decoded_text(text: str, encoding: str) -> bytes:
+    if encoding not in ("base64", "base58"):
+        raise DataError(f"a transaction in {encoding[:30]!r} encoding cannot be read; ask for json")
+    try:
+        return pybase64.b64decode(text, validate=True) if encoding == "base64" else decode_base58(text)
+    except ValueError as error:
+        raise DataError(f"a transaction is not {encoding} ({str(error)[:100]}); ask for json encoding") from None
+
+
+def _from_v1(raw: bytes) -> _Static:
+    signatures, header, addresses, instructions = parse_v1(raw)
+    calls = [(i.program, i.accounts, i.data, None) for i in instructions]
+    return _Static(signatures[0], addresses, header, calls, (0, 0), "1")
 
 
 def _assembled(static: _Static, body: _Body) -> Transaction:

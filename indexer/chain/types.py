@@ -163,12 +163,17 @@ class Const:
 
 
 class Scope:
-    """The definitions of one IDL. Compared by identity: `Order` of one program is not `Order` of another."""
+    """
+    The definitions of one IDL. Compared by identity: `Order` of one program is not `Order` of another.
 
-    __slots__ = ("definitions",)
+    `ambiguous` are the names that the IDL defines more than once, differently; they have no definition.
+    """
+
+    __slots__ = ("ambiguous", "definitions")
 
     def __init__(self) -> None:
         self.definitions: dict[str, Definition] = {}
+        self.ambiguous: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)

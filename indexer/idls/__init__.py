@@ -5,10 +5,11 @@ The IDLs of the home programs, indexed where nothing else is asked for, and how 
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from solders.pubkey import Pubkey
 
-from indexer.chain.idl import load_idl
+from indexer.chain.idl import Idl, load_idl
 from indexer.chain.program import Program
 from indexer.errors import SettingsError
 
@@ -41,15 +42,67 @@ def named_programs(arguments: Sequence[str]) -> Mapping[bytes, Program]:
     return programs
 
 
-def _named(argument: str) -> Program:
-    address, separator, rest = argument.partition("=")
-    path = Path(rest if separator else argument)
-    program_id = _program_id(address, argument) if separator else None
+class GivenIdl(NamedTuple):
+    """
+    An IDL that decodes payloads, which needs no address.
+
+    Args:
+        program: its `program_id` means nothing where `address` is None.
+        address: the program's id, 32 bytes; None where nobody said.
+    """
+
+    program: Program
+    address: bytes | None
+
+
+def given_idls(arguments: Sequence[str]) -> list[GivenIdl]:
+    """
+    Return the IDLs that `[PROGRAM=]FILE` arguments name, addressed or not; the home programs where there are none.
+
+    Raises:
+        SettingsError: a file cannot be read, a program id is none, or one is named twice.
+        DataError: a file is not an IDL.
+    """
+    if not arguments:
+        return [GivenIdl(program, program_id) for program_id, program in home_programs().items()]
+    given: list[GivenIdl] = []
+    for argument in arguments:
+        program_id, path = _parted(argument)
+        idl = read_idl(path)
+        if program_id is None and idl.address is None:
+            given.append(GivenIdl(Program.from_idl(idl, bytes(32)), None))
+            continue
+        program = Program.from_idl(idl, program_id)
+        if any(program.program_id == other.address for other in given):
+            raise SettingsError(f"{Pubkey(program.program_id)} is named by two IDLs: give each program one")
+        given.append(GivenIdl(program, program.program_id))
+    return given
+
+
+def read_idl(path: Path) -> Idl:
+    """
+    Return the IDL in a file.
+
+    Raises:
+        SettingsError: the file cannot be read.
+        DataError: it is not an IDL.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"the IDL {path} cannot be read ({error.strerror}): check --idl") from None
-    return Program.from_idl(load_idl(text, source=str(path)), program_id)
+        raise SettingsError(f"the IDL {path} cannot be read ({error.strerror}): check the path") from None
+    return load_idl(text, source=str(path))
+
+
+def _named(argument: str) -> Program:
+    program_id, path = _parted(argument)
+    return Program.from_idl(read_idl(path), program_id)
+
+
+def _parted(argument: str) -> tuple[bytes | None, Path]:
+    """Return program id and file of `[PROGRAM=]FILE`; None where there is no program id."""
+    address, separator, rest = argument.partition("=")
+    return (_program_id(address, argument), Path(rest)) if separator else (None, Path(argument))
 
 
 def _program_id(address: str, argument: str) -> bytes:

@@ -151,6 +151,7 @@ class Lake:
         self._lock = lock
         self._upkeep = Upkeep(duck, lock, merge_every)
         self._abandoned = False
+        self._widths: dict[tuple[str, str], int] = {}
 
     @classmethod
     def open(cls, dsn: str, data_path: Path, *, merge_every: int = MERGE_EVERY) -> "Lake":
@@ -292,6 +293,8 @@ class Lake:
             old = watermarks.get(table.key)
             if old is None:
                 self._create_table(table)
+            else:
+                self._add_columns(table)
             if late and old is not None:
                 self._delete_late(table, [one.signature for one in late if one.replaces_in(table)])
             if late or old is None or old < table.frontier:
@@ -342,6 +345,17 @@ class Lake:
         partition = "year(block_time), month(block_time)"
         self._duck.execute(f"ALTER TABLE {table.quoted} SET PARTITIONED BY ({partition})")
 
+    def _add_columns(self, table: LakeTable) -> None:
+        """Give a table the columns that another version of its IDL has brought; in Postgres they are the last, too."""
+        if self._widths.get(table.key) == len(table.columns):
+            return
+        found = self._duck.execute(f"SELECT column_name FROM (DESCRIBE {table.quoted})").fetchall()  # noqa: S608 - quoted name
+        there = {str(name) for (name,) in found}
+        for name, pg_type in table.columns:
+            if name not in there:
+                self._duck.execute(f"ALTER TABLE {table.quoted} ADD COLUMN {quote_name(name)} {DUCK_TYPES[pg_type]}")
+        self._widths[table.key] = len(table.columns)
+
     def _delete_late(self, table: LakeTable, signatures: Sequence[bytes]) -> None:
         if not signatures:
             return
@@ -391,6 +405,7 @@ class Lake:
             self._lock.execute(QUERIES["delete_late"], parameters)
 
     def _roll_back(self) -> None:
+        self._widths.clear()
         with contextlib.suppress(duckdb.Error):  # the error that brought us here says more
             self._duck.execute("ROLLBACK")
 

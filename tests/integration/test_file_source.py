@@ -28,7 +28,7 @@ from indexer.store.audit import Stored, read_lake, read_postgres
 from indexer.store.database import INDEXER_ROLE, Database, connect, open_pool
 from indexer.store.lake import Lake
 from indexer.store.raw import iterate_bodies
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from tests.fixtures.scripted_node import PROGRAM, Entry
 
 PROGRAMS: Mapping[bytes, Program] = {PROGRAM.program_id: PROGRAM}

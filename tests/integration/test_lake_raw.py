@@ -18,7 +18,7 @@ from indexer.store.database import INDEXER_ROLE, Database, connect
 from indexer.store.duck import attach_lake, open_duckdb
 from indexer.store.lake import Lake
 from indexer.store.raw import RawBody, compress_body, decompress_body, iterate_bodies
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import Batch, write_batch
 from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 

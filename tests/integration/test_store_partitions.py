@@ -11,7 +11,8 @@ from psycopg import sql
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect, open_pool, session
 from indexer.store.partitions import PARTITION_SLOTS, TableName, ensure_partitions
 from indexer.store.raw import decompress_body
-from indexer.store.typed import ProgramTables, ensure_tables
+from indexer.store.registry import ensure_tables
+from indexer.store.typed import ProgramTables
 from indexer.store.writer import Batch, Written, drop_transactions, write_batch
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
@@ -102,7 +103,7 @@ def test_a_table_of_an_earlier_version_goes_on_without_partitions(database: Data
     """Its key has no slot; both kinds of table take rows and replays side by side."""
     tables = prepare(database)
     with psycopg.connect(database.dsn) as connection:
-        connection.execute("drop table ephemeral_vault.event_auto_deposit")
+        connection.execute("drop table ephemeral_vault.event_auto_deposit cascade")
         connection.execute(
             "create table ephemeral_vault.event_auto_deposit (signature bytea not null, kind text not null, "
             "ordinal bigint not null, slot bigint not null, block_time timestamptz, vault bytea, "

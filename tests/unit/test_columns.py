@@ -397,6 +397,14 @@ def test_payloads_that_end_early_take_no_room(spelling: str) -> None:
     assert to_values(program.events["E"].fields, columns.groups["E"].values) == [values]
 
 
+def test_the_room_of_an_absent_coption_may_hold_anything() -> None:
+    """Bytes that would be no bool, and no variant, if the value were there."""
+    program = program_of({"coption": {"tuple": ["bool", {"defined": "Side"}]}}, types=[SIDE])
+    payloads = [b"\7" + bytes([tag, 0, 0, 0, flag, side]) for tag in (0, 1, 2) for flag in (0, 9) for side in (1, 9)]
+    assert_agree(program, payloads)
+    assert len(program.decode_events(payloads).errors) == 7
+
+
 def test_lists_of_very_different_lengths() -> None:
     """One of thousands of elements beside many of few: all are found."""
     program = program_of({"vec": {"option": "string"}}, {"vec": {"vec": "u16"}}, "u8")

@@ -50,7 +50,7 @@ def assert_agree(program: Program, payloads: list[bytes]) -> None:
     }
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(programs_with_rows())
 def test_what_is_encoded_is_decoded_again_in_a_batch(
     case: tuple[Program, list[tuple[str, dict[str, Any]]]],
@@ -83,7 +83,7 @@ def changed(data: st.DataObject, payload: bytes) -> bytes:
     return b"\1" + payload[1:7] + data.draw(st.binary(max_size=40)) if how == "discriminator" else payload
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(programs_with_rows(), st.data())
 def test_changed_payloads_fail_or_decode_as_they_do_alone(
     case: tuple[Program, list[tuple[str, dict[str, Any]]]], data: st.DataObject
@@ -97,7 +97,7 @@ def test_changed_payloads_fail_or_decode_as_they_do_alone(
     assert_agree(program, [payloads[0]] * 40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(programs_with_rows(), st.lists(st.binary(max_size=60), min_size=1, max_size=40))
 def test_any_bytes_behind_a_discriminator(
     case: tuple[Program, list[tuple[str, dict[str, Any]]]], bodies: list[bytes]

@@ -62,6 +62,7 @@ class FakeReader:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.error: Exception | None = None
+        self.programs = ["ephemeral_vault"]
         self.answers: dict[str, list[dict[str, Any]]] = {
             "freshness": [FRESH],
             "overview_counts": [
@@ -111,6 +112,13 @@ class FakeReader:
             raise self.error
         self.asked.append((name, params))
         return pl.DataFrame(self.answers[name], infer_schema_length=None, strict=False)
+
+    def select(self, _text: str) -> pl.DataFrame:
+        """Return the indexed programs."""
+        if self.error is not None:
+            raise self.error
+        rows = [(name, PARENT, name, 990) for name in self.programs]
+        return pl.DataFrame(rows, schema=["name", "program_id", "schema_name", "frontier_slot"], orient="row")
 
 
 @pytest.fixture
@@ -186,6 +194,14 @@ def test_an_empty_store_is_a_sentence_on_both_pages(fake: FakeReader) -> None:
     fake.answers = {"freshness": [dict.fromkeys(FRESH)]}
     assert "Nothing indexed yet" in text_of(opened())
     assert "Nothing indexed yet" in text_of(opened("sessions"))
+
+
+@pytest.mark.parametrize("page", ["", "sessions"])
+def test_where_other_programs_are_indexed_the_pages_say_what_they_are_about(fake: FakeReader, page: str) -> None:
+    """No view of sessions is asked, and the reader is sent to the page that shows any program."""
+    fake.programs = ["drift"]
+    assert "Session vaults are not indexed here" in text_of(opened(page))
+    assert {name for name, _ in fake.asked} == {"freshness"}
 
 
 @pytest.mark.parametrize("page", ["", "sessions"])

@@ -44,6 +44,57 @@ def test_legacy_names_are_hashed_as_anchor_hashes_them() -> None:
     assert program.idl.errors[0].code == 6000
 
 
+def test_legacy_accounts_in_camel_case_are_hashed_by_the_name_of_their_rust_type() -> None:
+    """The IDL that Anchor writes for TypeScript is a legacy one but for the first letters of its accounts."""
+    document = read("market_legacy.json")
+    document["accounts"][0]["name"] = "orderBook"
+    assert load(document).accounts["orderBook"].discriminator == anchor("account", "OrderBook")
+
+
+def test_fields_of_one_name_are_told_apart() -> None:
+    """Rust's `padding` and `_padding` are one name in a legacy IDL: both are read, the second with a number behind."""
+    document = read("market_legacy.json")
+    fields = [{"name": name, "type": "u8"} for name in ("padding", "padding", "padding_2", "end", "padding")]
+    document["events"][0]["fields"] = fields
+    document["instructions"][0]["accounts"] = [{"name": "vault"}, {"name": "vault"}]
+    program = load(document)
+    name = document["events"][0]["name"]
+    decoded = program.decode_event(anchor("event", name) + bytes([1, 2, 3, 4, 5]))
+    assert decoded.values == {"padding": 1, "padding_3": 2, "padding_2": 3, "end": 4, "padding_4": 5}
+    assert program.encode_event(name, decoded.values)[8:] == bytes([1, 2, 3, 4, 5])
+    assert [account.name for account in program.idl.instructions[0].accounts] == ["vault", "vault_2"]
+
+
+def test_a_type_that_is_defined_twice_is_refused_where_it_is_used() -> None:
+    """Modules may each have one of that name; only a reference to it has no answer."""
+    twice = [
+        {"name": "Order", "type": {"kind": "struct", "fields": [{"name": "at", "type": u}]}} for u in ("u8", "u64")
+    ]
+    document = read("registry.json")
+    document["types"] += twice
+    assert "Order" not in load(document).idl.types
+    document["types"].append(struct("Book", defined("Order")))
+    with pytest.raises(
+        DataError, match=r"\.defined is 'Order', which \$\.types defines twice, differently; remove one"
+    ):
+        load(document)
+    document["types"].pop()
+    document["accounts"].append({"name": "Order", "discriminator": [9]})
+    with pytest.raises(DataError, match=r"\.name is 'Order', which \$\.types defines twice"):
+        load(document)
+
+
+def test_maps_and_sets_are_lists_as_borsh_writes_them() -> None:
+    """Shank's spellings: a count, then the pairs or the elements."""
+    program = load(
+        event_of(struct("E", {"hashMap": ["u8", "string"]}, {"bTreeMap": ["u8", "u8"]}, {"hashSet": "u16"}, "bool"))
+    )
+    pairs = bytes([1, 0, 0, 0, 7, 1, 0, 0, 0]) + b"x"
+    decoded = program.decode_event(bytes([0]) + pairs + bytes([1, 0, 0, 0, 2, 3]) + bytes([1, 0, 0, 0, 5, 0, 1]))
+    assert decoded.values == {"f0": [[7, "x"]], "f1": [[2, 3]], "f2": [5], "f3": True}
+    assert decoded.trailing == 0
+
+
 def test_legacy_address_is_found_in_the_metadata() -> None:
     """A legacy IDL keeps its address where the deployment wrote it."""
     idl = load_idl((IDLS / "market_legacy.json").read_bytes(), source="the IDL")
@@ -196,12 +247,11 @@ MALFORMED: list[tuple[str, str, object]] = [
     ("$.address is 'nowhere', which is not an address", "address", "nowhere"),
     ("$.metadata.name is missing", "metadata", {}),
     ("$.types[5].type.fields[0].type is the unknown type 'u7'", FIELD, "u7"),
-    ("$.types[5].type.fields[1].name is 'value' a second time", "types/5/type/fields/1/name", "value"),
+    ("$.types[5].type.fields[0].type.hashMap is not a list of a key's and", FIELD, {"hashMap": ["u8"]}),
     ("$.types[5].type.kind is 'union', not struct, enum or type", "types/5/type/kind", "union"),
     ("$.types[5].type.fields[0].type.array[1] is -1, not a length", FIELD, {"array": ["u8", -1]}),
     ("$.types[5].type.fields[0].type.generic is 'T', which is not among the generics", FIELD, {"generic": "T"}),
     ("$.types[4].serialization is 'json', not borsh", "types/4/serialization", "json"),
-    ("$.types[1].name defines 'Pair' a second time, differently", "types/1/name", "Pair"),
     ("leads in a circle", "types/1/type/alias", {"defined": {"name": "Price"}}),
 ]
 

@@ -30,7 +30,7 @@ def identity_of(count: int, draw: Any) -> pa.RecordBatch:
         "block_time": [draw(st.none() | st.integers(0, 2**33)) for _ in range(count)],
     }
     arrays = [
-        value if isinstance(value, pa.Array) else pa.array(value, IDENTITY_SCHEMA.field(name).type)
+        value if isinstance(value, pa.Array) else pa.array(value, IDENTITY_SCHEMA.field(name).type)  # type: ignore[call-overload] # stubs
         for name, value in rows.items()
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=IDENTITY_SCHEMA)

@@ -115,6 +115,12 @@ def test_base58_of_keys_both_ways(key: bytes) -> None:
     assert decode_base58(base58_pubkey(bytes(3) + key[3:])) == bytes(3) + key[3:]
 
 
+def test_base58_without_end_is_refused() -> None:
+    """Reading takes the square of its length, and no instruction is that long."""
+    with pytest.raises(DataError, match="base58 of 70000 letters is longer than any data"):
+        decode_base58("z" * 70_000)
+
+
 def test_base58_of_other_lengths() -> None:
     """Nothing, zeros, 64 bytes, thousands of digits, and what is not base58."""
     assert decode_base58("") == b""
