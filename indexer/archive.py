@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,11 +28,13 @@ from indexer.store.columns import join, pack_events
 from indexer.store.database import Pool, session
 from indexer.store.files import FileProgress, count_hot_between, select_file, select_other_programs, upsert_file
 from indexer.store.lake import Lake
-from indexer.store.lake_load import LakeLoad, LoadBatch
+from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
 from indexer.store.partitions import PARTITION_SLOTS
 from indexer.store.typed import ProgramTables
 from indexer.store.writer import Batch, PackedEvents, TransactionRow, select_frontier, write_batch
 
+# Lines that go into the lake in one transaction: each leaves a file a table.
+LAKE_BYTES = 64 << 20
 # So many bad lines are told one by one.
 TOLD_LINES_MAX = 20
 
@@ -71,7 +73,7 @@ class Prepared:
 
     Args:
         kept: rows of `transactions` without those whose signature came before.
-        bodies: the lines of the kept rows.
+        signatures, bodies: of the kept rows.
         mentions: the programs that each kept row mentions.
         events: of the kept rows.
     """
@@ -79,6 +81,7 @@ class Prepared:
     transactions: TransactionColumns
     extracted: Extracted
     kept: list[int]
+    signatures: list[bytes]
     bodies: list[bytes]
     mentions: list[tuple[bytes, ...]]
     events: Mapping[tuple[bytes, str], EventColumns]
@@ -94,7 +97,7 @@ def prepare(batch: BodyBatch, programs: Mapping[bytes, Program], needles: Mappin
     """
     read = read_bodies(batch.bodies, list(programs), first_line=batch.first_line)
     extracted = extract_batch(read, programs)
-    signatures = read.table.column("signature").to_pylist()
+    signatures: Any = read.table.column("signature").to_pylist()
     # Filled from behind, so that the first of several stays.
     kept = sorted(dict(zip(reversed(signatures), range(len(read) - 1, -1, -1), strict=True)).values())
     events = extracted.events
@@ -104,7 +107,7 @@ def prepare(batch: BodyBatch, programs: Mapping[bytes, Program], needles: Mappin
     lines = read.table.column("line").to_numpy()[kept] - batch.first_line
     bodies = [_result(bytes(views[line])) for line in lines.tolist()]
     mentions = [tuple(key for key, needle in needles.items() if needle in body) for body in bodies]
-    return Prepared(read, extracted, kept, bodies, mentions, events, batch.next)
+    return Prepared(read, extracted, kept, [signatures[row] for row in kept], bodies, mentions, events, batch.next)
 
 
 def _only(found: EventColumns, kept: Sequence[int]) -> EventColumns:
@@ -160,15 +163,17 @@ class Archive:
             RetryableError: the database went away. Load again: it goes on where it was.
         """
         covers = await self._check_lake(lake)
-        load = LakeLoad(lake, self.programs, self.tables, covers.to_slot)
+        load = LakeLoad(lake, self.tables, covers.to_slot)
 
-        async def write(prepared: Prepared) -> int:
-            count = await asyncio.to_thread(lambda: load.write(_lake_batch(prepared, self.programs)))
+        async def write(group: Sequence[Prepared]) -> int:
+            batches = [_lake_batch(prepared, self.programs, self.tables) for prepared in group]
+            count = await asyncio.to_thread(load.write, batches)
+            problems = [problem for prepared in group for problem in prepared.extracted.problems]
             async with session(self.pool) as connection:
-                await write_batch(connection, Batch(problems=prepared.extracted.problems), self.tables)
+                await write_batch(connection, Batch(problems=problems), self.tables)
             return count
 
-        await self._load(sources, "lake", write)
+        await self._load(sources, "lake", write, LAKE_BYTES)
         await self._prove()
         return self.loaded
 
@@ -201,7 +206,13 @@ class Archive:
             async with session(self.pool) as connection:
                 await write_batch(connection, Batch(frontiers=frontiers), self.tables)
 
-    async def _load(self, sources: Sequence[Source], target: str, write: Callable[[Prepared], Awaitable[int]]) -> None:
+    async def _load(
+        self,
+        sources: Sequence[Source],
+        target: str,
+        write: Callable[[Sequence[Prepared]], Awaitable[int]],
+        group_bytes: int = 1,
+    ) -> None:
         started = time.monotonic()
         for source in sources:
             async with session(self.pool) as connection:
@@ -209,16 +220,19 @@ class Archive:
             if progress.done:
                 log.info("was read before", file=source.name, transactions=progress.transactions)
                 continue
-            async for prepared in self._prepared(source, Place(progress.bytes_read, progress.lines_read)):
-                self._tell(source, prepared)
-                self.loaded.events += await write(prepared)
-                self.loaded.transactions += len(prepared.kept)
-                self.loaded.bad_lines += len(prepared.transactions.errors)
+            read = self._prepared(source, Place(progress.bytes_read, progress.lines_read))
+            async for group in _grouped(read, group_bytes):
+                self._tell(source, group)
+                self.loaded.events += await write(group)
+                transactions = sum(len(prepared.kept) for prepared in group)
+                bad_lines = sum(len(prepared.transactions.errors) for prepared in group)
+                self.loaded.transactions += transactions
+                self.loaded.bad_lines += bad_lines
                 progress = FileProgress(
-                    prepared.next.offset,
-                    prepared.next.lines,
-                    progress.transactions + len(prepared.kept),
-                    progress.bad_lines + len(prepared.transactions.errors),
+                    group[-1].next.offset,
+                    group[-1].next.lines,
+                    progress.transactions + transactions,
+                    progress.bad_lines + bad_lines,
                 )
                 await self._remember(source, target, progress)
                 self.loaded.seconds = time.monotonic() - started
@@ -246,20 +260,43 @@ class Archive:
         finally:
             await asyncio.wait({upcoming})
 
-    async def _write_postgres(self, prepared: Prepared) -> int:
-        batch = await asyncio.to_thread(_postgres_batch, prepared, self.programs, self.tables)
-        async with session(self.pool) as connection:
-            await write_batch(connection, batch, self.tables)
-        return sum(packed.count for packed in batch.columns)
+    async def _write_postgres(self, group: Sequence[Prepared]) -> int:
+        count = 0
+        for prepared in group:
+            batch = await asyncio.to_thread(_postgres_batch, prepared, self.programs, self.tables)
+            async with session(self.pool) as connection:
+                await write_batch(connection, batch, self.tables)
+            count += sum(packed.count for packed in batch.columns)
+        return count
 
     async def _remember(self, source: Source, target: str, progress: FileProgress) -> None:
         async with session(self.pool) as connection:
             await upsert_file(connection, source.identity, target, source.name, progress)
 
-    def _tell(self, source: Source, prepared: Prepared) -> None:
-        for told, error in enumerate(prepared.transactions.errors, self.loaded.bad_lines):
+    def _tell(self, source: Source, group: Sequence[Prepared]) -> None:
+        errors = [error for prepared in group for error in prepared.transactions.errors]
+        for told, error in enumerate(errors, self.loaded.bad_lines):
             if told < TOLD_LINES_MAX:
                 log.warning("not a transaction", file=source.name, line=error.line + 1, reason=error.reason)
+
+
+async def _grouped(read: AsyncIterator[Prepared], size: int) -> AsyncIterator[list[Prepared]]:
+    """Put batches of together about `size` bytes into groups; in a group no transaction comes twice."""
+    group: list[Prepared] = []
+    seen: set[bytes] = set()
+    held = 0
+    async for prepared in read:
+        if group and not seen.isdisjoint(prepared.signatures):
+            yield group
+            group, seen, held = [], set(), 0
+        group.append(prepared)
+        seen.update(prepared.signatures)
+        held += sum(map(len, prepared.bodies))
+        if held >= size:
+            yield group
+            group, seen, held = [], set(), 0
+    if group:
+        yield group
 
 
 def _check_follows(covers: Covers, reached: int | None, what: str) -> None:
@@ -297,7 +334,9 @@ def _rows(prepared: Prepared) -> Iterator[TransactionRow]:
         yield TransactionRow(signature, slot, block_time, err, fee, units, "finalized", is_complete, mentions)
 
 
-def _lake_batch(prepared: Prepared, programs: Mapping[bytes, Program]) -> LoadBatch:
+def _lake_batch(
+    prepared: Prepared, programs: Mapping[bytes, Program], tables: Mapping[bytes, ProgramTables]
+) -> LoadBatch:
     rows = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
     table = pa.Table.from_batches([rows]).drop_columns(["logs", "line"])
     table = table.append_column("complete", pa.array(prepared.extracted.complete[prepared.kept]))
@@ -308,4 +347,8 @@ def _lake_batch(prepared: Prepared, programs: Mapping[bytes, Program]) -> LoadBa
         places = [place for place, keys in enumerate(prepared.mentions) if program_id in keys]
         if places:
             by_program[program_id] = whole if len(places) == len(rows) else whole.take(pa.array(places))
-    return LoadBatch(table, prepared.events, by_program)
+    events = {
+        (program_id, name): event_table(tables[program_id].events[name], programs[program_id], found)
+        for (program_id, name), found in prepared.events.items()
+    }
+    return LoadBatch(table, events, by_program)
