@@ -92,7 +92,7 @@ async def load_files(
         await _check_chain(pool, request.genesis_hash)
         async with await connect(database.dsn) as owner:
             registry = await open_registry(owner, programs.values())
-        archive = Archive(pool, registry, registry.tables, request.covers)
+        archive = Archive(pool, registry, request.covers)
         with await asyncio.to_thread(Lake.open, role, settings.lake_path) as lake:
             if request.lake_only:
                 loaded = await archive.to_lake(request.sources, lake)
