@@ -19,12 +19,17 @@ from indexer.console import reported, stop_with_parent
 COMMANDS = {
     "demo": "capstan.demo:demo",
     "index": "indexer.__main__:index",
+    "backfill": "indexer.commands.backfill:backfill",
+    "verify": "indexer.commands.verify:verify",
+    "repair": "indexer.commands.verify:repair",
+    "status": "indexer.commands.status:status",
     "engine": "engine.__main__:engine",
     "dashboard": "dashboard.__main__:dashboard",
     "localnet": "localnet.__main__:localnet",
     "decode": "indexer.commands.decode:decode",
     "decode-tx": "indexer.commands.decode_tx:decode_tx",
     "idl": "indexer.commands.idl:idl",
+    "redecode": "indexer.commands.redecode:redecode_command",
     "sql": "indexer.commands.query:sql",
     "export": "indexer.commands.query:export",
 }

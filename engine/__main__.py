@@ -27,6 +27,7 @@ from indexer.chain.idl import load_idl
 from indexer.chain.program import Program
 from indexer.console import reported, set_up_logs, stop_with_parent
 from indexer.errors import DataError, RetryableError, SettingsError
+from indexer.settings import split_urls
 from indexer.sources.node import check_program, fetch_genesis_hash
 from indexer.sources.rpc import Rpc
 from indexer.store.database import ENGINE_ROLE, open_database
@@ -99,7 +100,8 @@ async def _serve(settings: EngineSettings, signer: Signer, program_id: bytes, ds
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        rpc = await stack.enter_async_context(Rpc(settings.rpc_url.get_secret_value()))
+        # What is signed and what decides about it must be seen by one node: of several, the preferred one.
+        rpc = await stack.enter_async_context(Rpc(split_urls(settings.rpc_url.get_secret_value())[0]))
         ledger = await stack.enter_async_context(open_ledger(dsn))
         started = await _until(stop, lambda: _start(settings, signer, program_id, rpc, ledger))
         if started is None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from indexer.chain.codec import DecodeError
 from indexer.chain.events import Problem
-from indexer.chain.program import Program
 from indexer.intake import Programs
+from indexer.registry import decode_account
 from indexer.sources import node
 from indexer.sources.node import RawAccount
-from indexer.sources.rpc import Rpc
+from indexer.sources.rpc import Caller
 from indexer.store.accounts import AccountRow, Closed, reconcile_accounts, select_open, write_accounts
 from indexer.store.database import Pool, session
 from indexer.store.typed import ProgramTables
@@ -27,7 +27,7 @@ Seen = tuple[int, bytes, RawAccount | None]
 class Accounts:
     """Writes account state of some programs. `commitment` is what state is read at."""
 
-    rpc: Rpc
+    rpc: Caller
     pool: Pool
     programs: Programs
     tables: Mapping[bytes, ProgramTables]
@@ -41,9 +41,9 @@ class Accounts:
             RetryableError: the node did not answer.
         """
         count = 0
-        for program_id, program in self.programs.items():
+        for program_id in self.programs:
             slot, accounts = await node.fetch_program_accounts(self.rpc, program_id, commitment=self.commitment)
-            await self._write(program, [(slot, account.address, account) for account in accounts])
+            await self._write(program_id, [(slot, account.address, account) for account in accounts])
             async with session(self.pool) as connection:
                 alive = [account.address for account in accounts]
                 await reconcile_accounts(connection, self.tables[program_id], slot=slot, alive=alive)
@@ -65,11 +65,12 @@ class Accounts:
     async def write_seen(self, seen: Iterable[Seen]) -> None:
         """Write (slot, address, account or None) wherever it belongs; accounts of other programs may be closures."""
         rows = list(seen)
-        for program in self.programs.values():
-            await self._write(program, rows)
+        for program_id in self.programs:
+            await self._write(program_id, rows)
 
-    async def _write(self, program: Program, seen: Iterable[Seen]) -> None:
-        tables = self.tables[program.program_id]
+    async def _write(self, program_id: bytes, seen: Iterable[Seen]) -> None:
+        # Taken together with the programs, as both change together when an IDL is added.
+        tables = self.tables[program_id]
         rows: list[AccountRow | Closed] = []
         problems: list[Problem] = []
         elsewhere: dict[bytes, int] = {}
@@ -77,15 +78,15 @@ class Accounts:
             if account is None or account.lamports == 0:
                 rows.append(Closed(address, slot))
                 continue
-            if account.owner != program.program_id:
+            if account.owner != program_id:
                 elsewhere[address] = slot
                 continue
             try:
-                decoded = program.decode_account(account.data)
+                decoded, version_slot = decode_account(self.programs, program_id, account.data, slot)
             except DecodeError as error:
-                problems.append(Problem(program.program_id, address, error.kind, 0, str(error), slot))
+                problems.append(Problem(program_id, address, error.kind, 0, str(error), slot))
                 continue
-            rows.append(AccountRow(address, slot, account.lamports, decoded.name, decoded.values))
+            rows.append(AccountRow(address, slot, account.lamports, decoded.name, decoded.values, version_slot))
         async with session(self.pool) as connection:
             # Of wallets and foreign accounts only those matter that the tables still show as the program's own.
             known = await select_open(connection, tables, list(elsewhere))

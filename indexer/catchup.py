@@ -11,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from indexer.store.jobs import BackfillProgress
+
 
 class CatchUp:
     """Shows the backfill. Use as a context manager; where stderr is no terminal only the last line is printed."""
@@ -54,9 +56,27 @@ class CatchUp:
         if done >= total:
             self._of_earlier_programs += total
 
+    def worked(self, transactions: int) -> None:
+        """Count the transactions of a job that this process did."""
+        self._of_earlier_programs += transactions
+        self.transactions = self._of_earlier_programs
+        self._ended_at = time.monotonic()
+
+    def backfilled(self, progress: BackfillProgress) -> None:
+        """Show how far the open backfills are, whoever works on them."""
+        if not progress.backfills:
+            return
+        # Before the listing is at its end nobody knows how many there will be; then slots are what is known.
+        if progress.listed and progress.slots_listed == progress.slots:
+            self._show("backfilling", progress.done, progress.listed)
+        else:
+            self._show(f"backfilling slots ({progress.done:,} transactions)", progress.slots_done, progress.slots)
+
     def finished(self) -> None:
-        """Take the bar away: everything is stored."""
-        self._bar.stop()
+        """Take the bar away: everything is stored. More to show brings it back."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
 
     @property
     def seconds(self) -> float:
@@ -78,7 +98,7 @@ class CatchUp:
 
     def _show(self, what: str, done: int, total: int | None) -> None:
         elapsed = time.monotonic() - self._started_at
-        rate = f"{done / elapsed:,.0f}/s" if elapsed > 0 and done else ""
+        rate = f"{self.transactions / elapsed:,.0f}/s" if elapsed > 0 and self.transactions else ""
         if self._task is None:
             self._task = self._bar.add_task(what, rate=rate)
         self._bar.update(self._task, description=what, completed=done, total=total, rate=rate)

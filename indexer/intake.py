@@ -6,44 +6,79 @@ format itself; an event inside it that cannot be read is a problem row, and ever
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from indexer.chain.events import Event, Problem, extract_events
 from indexer.chain.program import Program
 from indexer.chain.transaction import Transaction, parse_transaction
+from indexer.registry import Registry
+from indexer.store.coverage import Proof
 from indexer.store.writer import Batch, Commitment, TransactionRow
 
 Programs = Mapping[bytes, Program]
+"""Programs by id. A `Registry` is one, and knows older versions too."""
 
 
 class Read(NamedTuple):
-    """What some bodies say. `touched` are the accounts (32 bytes) that successful ones could have changed."""
+    """
+    What some bodies say.
+
+    Args:
+        touched: accounts (32 bytes) that successful transactions could have changed -> newest slot.
+        raw: signature -> the body itself.
+        generation: of the registry that they were decoded with, None where that cannot change.
+    """
 
     transactions: list[TransactionRow]
     events: list[Event]
     problems: list[Problem]
     touched: dict[bytes, int]
+    raw: dict[bytes, bytes]
+    generation: int | None = None
 
-    def batch(self, *, finalized: Mapping[bytes, int], frontiers: Mapping[bytes, int]) -> Batch:
+    def batch(
+        self, *, finalized: Mapping[bytes, int], frontiers: Mapping[bytes, int], coverage: Sequence[Proof] = ()
+    ) -> Batch:
         """Return everything read, together with what else belongs into the same database transaction."""
-        return Batch(self.transactions, self.events, self.problems, finalized, frontiers)
+        return Batch(
+            self.transactions,
+            self.events,
+            self.problems,
+            finalized,
+            frontiers,
+            coverage=coverage,
+            raw=self.raw,
+            generation=self.generation,
+        )
 
 
-def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitment) -> Read:
+def read_bodies(
+    bodies: Iterable[bytes],
+    programs: Programs,
+    commitment: Commitment,
+    *,
+    blockhashes: Mapping[int, str] = MappingProxyType({}),
+) -> Read:
     """
     Read getTransaction bodies (JSON bytes).
 
     Args:
-        programs: the indexed ones, by id. A transaction that mentions none of them is stored all the same.
+        programs: the indexed ones, by id. A transaction that mentions none of them is stored all the same. Of a
+            Registry each transaction is decoded with the versions of its slot.
+        blockhashes: slot -> blockhash (base58) of its block, asked before the bodies.
 
     Raises:
         DataError: a body is not what getTransaction answers.
     """
-    read = Read([], [], [], {})
+    registry = programs if isinstance(programs, Registry) else None
+    read = Read([], [], [], {}, {}, registry.generation if registry else None)
     for body in bodies:
         transaction = parse_transaction(body)
-        extraction = extract_events(transaction, programs)
-        read.transactions.append(_row(transaction, programs, commitment, complete=extraction.complete))
+        read.raw[transaction.signature] = body
+        extraction = extract_events(transaction, registry.at(transaction.slot) if registry else programs)
+        blockhash = blockhashes.get(transaction.slot)
+        read.transactions.append(_row(transaction, programs, commitment, blockhash, complete=extraction.complete))
         read.events.extend(extraction.events)
         read.problems.extend(extraction.problems)
         if transaction.err is None:
@@ -52,7 +87,9 @@ def read_bodies(bodies: Iterable[bytes], programs: Programs, commitment: Commitm
     return read
 
 
-def _row(transaction: Transaction, programs: Programs, commitment: Commitment, *, complete: bool) -> TransactionRow:
+def _row(
+    transaction: Transaction, programs: Programs, commitment: Commitment, blockhash: str | None, *, complete: bool
+) -> TransactionRow:
     mentioned = tuple(key for key in dict.fromkeys(transaction.account_keys) if key in programs)
     return TransactionRow(
         signature=transaction.signature,
@@ -64,6 +101,7 @@ def _row(transaction: Transaction, programs: Programs, commitment: Commitment, *
         commitment=commitment,
         complete=complete,
         mentions=mentioned,
+        blockhash=blockhash,
     )
 
 

@@ -20,7 +20,7 @@ from indexer.errors import RetryableError
 from indexer.intake import Programs, read_bodies
 from indexer.sources import node
 from indexer.sources.pubsub import Notification, Subscription, subscribed
-from indexer.sources.rpc import Rpc
+from indexer.sources.rpc import Caller
 from indexer.store.database import Pool, session
 from indexer.store.typed import ProgramTables
 from indexer.store.writer import Commitment, write_batch
@@ -31,6 +31,7 @@ ALL_ONES = "1" * 64
 QUEUE_MAX = 10_000
 BATCH_MAX = 200
 REMEMBERED_MAX = 50_000
+BLOCKHASHES_MAX = 1_000
 # A transaction may be unknown to getTransaction for a moment after its log.
 ABSENT_RETRIES_MAX = 8
 ABSENT_WAIT_S = 0.05
@@ -41,9 +42,10 @@ log = structlog.get_logger("indexer.live")
 
 
 class Wanted(NamedTuple):
-    """A transaction to fetch; `tries` so far found nothing."""
+    """A transaction to fetch, and the slot in which it was announced; `tries` so far found nothing."""
 
     signature: str
+    slot: int
     tries: int = 0
 
 
@@ -51,7 +53,7 @@ class Wanted(NamedTuple):
 class Live:
     """Follows some programs."""
 
-    rpc: Rpc
+    rpc: Caller
     ws_url: str
     pool: Pool
     programs: Programs
@@ -63,6 +65,7 @@ class Live:
     _wanted: asyncio.Queue[Wanted] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
     _states: asyncio.Queue[Seen] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
     _remembered: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _blockhashes: OrderedDict[int, str] = field(default_factory=OrderedDict)
 
     async def listen(self) -> None:
         """
@@ -81,15 +84,15 @@ class Live:
             self.connected.clear()
             self.disconnected.set()
 
-    async def want(self, signatures: Sequence[str]) -> None:
-        """Queue transactions to be fetched, unless they were a moment ago. Waits while the queue is full."""
-        for signature in signatures:
+    async def want(self, announced: Mapping[str, int]) -> None:
+        """Queue transactions (signature -> slot), unless they were a moment ago. Waits while the queue is full."""
+        for signature, slot in announced.items():
             if signature == ALL_ONES or signature in self._remembered:
                 continue
             self._remembered[signature] = None
             if len(self._remembered) > REMEMBERED_MAX:
                 self._remembered.popitem(last=False)
-            await self._wanted.put(Wanted(signature))
+            await self._wanted.put(Wanted(signature, slot))
 
     async def store_transactions(self) -> None:
         """Fetch and store what is queued, for ever. A failure of the node is waited out; nothing queued is lost."""
@@ -132,7 +135,7 @@ class Live:
         try:
             match notification.tag[0]:
                 case "logs":
-                    await self.want([str(result["value"]["signature"])])
+                    await self.want({str(result["value"]["signature"]): int(result["context"]["slot"])})
                 case "account":
                     value = result["value"]
                     address = bytes(Pubkey.from_string(value["pubkey"]))
@@ -144,11 +147,15 @@ class Live:
             raise RetryableError(f"the node sent a notification of an unknown shape: {error!r}") from error
 
     async def _store(self, batch: Sequence[Wanted]) -> None:
-        bodies = await node.fetch_transactions(self.rpc, [w.signature for w in batch], commitment=COMMITMENT)
+        # One node for both: the header first, so that a fork in between can only make it the older one.
+        rpc = self.rpc.pinned()
+        blockhashes = await self._fetch_blockhashes(rpc, {wanted.slot for wanted in batch})
+        bodies = await node.fetch_transactions(rpc, [w.signature for w in batch], commitment=COMMITMENT)
         for wanted, body in zip(batch, bodies, strict=True):
             if body is None:
                 self._later(wanted)
-        read = read_bodies([body for body in bodies if body is not None], self.programs, COMMITMENT)
+        found = [body for body in bodies if body is not None]
+        read = read_bodies(found, self.programs, COMMITMENT, blockhashes=blockhashes)
         if not read.transactions:
             return
         with metrics.WRITE_SECONDS.time():
@@ -158,6 +165,22 @@ class Live:
         metrics.EVENTS.inc(written.events)
         await self.accounts.refetch(read.touched)
 
+    async def _fetch_blockhashes(self, rpc: Caller, slots: set[int]) -> Mapping[int, str]:
+        """
+        Return the blockhash of each slot as it was before now, where the node shows it.
+
+        An old answer is as good as a new one: where a fork has replaced the block since, the hash will not be that of
+        the finalized block, and the transaction is fetched again.
+        """
+        unknown = sorted(slots - self._blockhashes.keys())
+        if unknown:
+            headers = await node.fetch_headers(rpc, unknown, commitment=COMMITMENT)
+            self._blockhashes.update((slot, header.blockhash) for slot, header in headers.items())
+        known = {slot: self._blockhashes[slot] for slot in slots if slot in self._blockhashes}
+        while len(self._blockhashes) > BLOCKHASHES_MAX:
+            self._blockhashes.popitem(last=False)
+        return known
+
     def _later(self, wanted: Wanted) -> None:
         """Queue again after a growing pause; in the end leave it to the frontier, which forgets nothing."""
         if wanted.tries >= ABSENT_RETRIES_MAX:
@@ -166,7 +189,7 @@ class Live:
                 "left to the enumeration: the node announced it and does not have it", signature=wanted.signature
             )
             return
-        again = Wanted(wanted.signature, wanted.tries + 1)
+        again = wanted._replace(tries=wanted.tries + 1)
         pause_s = ABSENT_WAIT_S * 2**wanted.tries
         asyncio.get_running_loop().call_later(pause_s, self._put_again, again)
 

@@ -6,6 +6,7 @@ because going on would store what is wrong. Stopping may happen anywhere: every 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,14 +14,17 @@ import structlog
 
 from indexer import metrics
 from indexer.accounts import Accounts
+from indexer.backfill import Backfills
+from indexer.catchup import CatchUp
 from indexer.errors import RetryableError
-from indexer.frontier import Frontier, Progress, Silent
+from indexer.frontier import Frontier, Silent
 from indexer.health import Health
 from indexer.intake import Programs
 from indexer.live import Live
+from indexer.registry import Registry
 from indexer.settings import IndexerSettings
 from indexer.sources import node
-from indexer.sources.rpc import Rpc
+from indexer.sources.rpc import Caller
 from indexer.store.database import Pool, session
 from indexer.store.lake import Exported, Lake
 from indexer.store.typed import ProgramTables
@@ -28,10 +32,14 @@ from indexer.store.writer import beat, ensure_chain, select_frontier
 
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
+PRUNE_INTERVAL_S = 60.0
 # More accounts than this are fetched as a snapshot: one call instead of many.
 REFETCH_MAX = 1_000
 PAUSE_S_MIN = 0.2
 PAUSE_S_MAX = 5.0
+# How often in a row a job or listing may fail before `catch_up` says so and ends.
+FAILURES_MAX = 4
+BACKFILL_POLL_S = 1.0
 
 log = structlog.get_logger("indexer")
 
@@ -41,20 +49,30 @@ class Indexer:
     """The parts of one indexer, and their common end."""
 
     settings: IndexerSettings
-    rpc: Rpc
+    rpc: Caller
     pool: Pool
     open_lake: Callable[[], Lake]
     programs: Programs
     tables: Mapping[bytes, ProgramTables]
     frontier: Frontier = field(init=False)
+    backfills: Backfills = field(init=False)
     accounts: Accounts = field(init=False)
     live: Live = field(init=False)
     health: Health = field(default_factory=Health)
     _lake: Lake | None = None
+    _pruned_at: float = 0.0
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.frontier = Frontier(self.rpc, self.pool, self.programs, self.tables)
+        self.backfills = Backfills(
+            self.rpc,
+            self.pool,
+            self.programs,
+            self.tables,
+            lease_s=self.settings.lease_s,
+            workers=self.settings.workers,
+        )
         self.accounts = Accounts(self.rpc, self.pool, self.programs, self.tables)
         self.live = Live(
             self.rpc,
@@ -66,14 +84,22 @@ class Indexer:
             self.settings.silence_s_max,
         )
 
-    async def catch_up(self, progress: Progress) -> None:
-        """Prove and store everything up to the finalized slot, bring the lake there, and return."""
+    async def catch_up(self, progress: CatchUp) -> None:
+        """
+        Prove and store everything up to the finalized slot, bring the lake there, and return.
+
+        A long gap becomes a backfill, which others may work on, too; open ones are joined.
+        """
+        self.backfills.failures_max = FAILURES_MAX
         await self.frontier.advance(progress)
+        while await self.backfills.is_open():
+            await self.backfills.run(progress)
+            await self.frontier.advance(progress)
         await self.accounts.snapshot()
         await self.export()
         await self.beat()
 
-    async def run(self, progress: Progress) -> None:
+    async def run(self, progress: CatchUp) -> None:
         """
         Follow the chain for ever; cancel to stop.
 
@@ -88,9 +114,11 @@ class Indexer:
                 ("resync", self._resync),
                 ("heartbeat", self._beat_on),
                 ("export", self._export_on),
+                ("registry", self._follow_registry),
             ):
                 parts.create_task(self._keep(name, part), name=name)
             parts.create_task(self._keep("frontier", lambda: self._advance_on(progress)), name="frontier")
+            parts.create_task(self._keep("backfill", lambda: self._backfill_on(progress)), name="backfill")
 
     async def export(self) -> Exported:
         """
@@ -112,10 +140,23 @@ class Indexer:
         if self._lake is None:
             self._lake = self.open_lake()
         try:
-            return self._lake.export()
+            exported = self._lake.export()
+            self._prune(self._lake)
         except RetryableError:
             self.close()
             raise
+        return exported
+
+    def _prune(self, lake: Lake) -> None:
+        age_s = self.settings.retention_s
+        if age_s is None or time.monotonic() - self._pruned_at < PRUNE_INTERVAL_S:
+            return
+        self._pruned_at = time.monotonic()
+        pruned = lake.prune(age_s)
+        if pruned.missing:
+            log.warning("old rows stay: the lake lacks some of them, and is given them now", rows=pruned.missing)
+        if pruned.ranges:
+            log.info("old rows are in the lake only", ranges=pruned.ranges)
 
     def close(self) -> None:
         """Let go of the lake; nothing may be exporting."""
@@ -144,7 +185,7 @@ class Indexer:
         metrics.CONNECTED.set(self.health.connected)
         self.health.beat(max(lags.values(), default=None))
 
-    async def _advance_on(self, progress: Progress) -> None:
+    async def _advance_on(self, progress: CatchUp) -> None:
         first = True
         started_at = asyncio.get_running_loop().time()
         while True:
@@ -165,6 +206,17 @@ class Indexer:
             first = False
             await asyncio.sleep(self.settings.enumerate_interval_s)
 
+    async def _backfill_on(self, progress: CatchUp) -> None:
+        while True:
+            if await self.backfills.is_open():
+                started_at = asyncio.get_running_loop().time()
+                count = await self.backfills.run(progress)
+                progress.finished()
+                seconds = max(asyncio.get_running_loop().time() - started_at, 0.001)
+                log.info("backfilled", transactions=count, seconds=round(seconds, 2), per_second=round(count / seconds))
+                await self.accounts.snapshot()
+            await asyncio.sleep(BACKFILL_POLL_S)
+
     async def _resync(self) -> None:
         """On every connection, the first too: what happened before it is not in it."""
         while True:
@@ -175,7 +227,7 @@ class Indexer:
                 recent = await node.fetch_signatures(
                     self.rpc, program_id, commitment="confirmed", after_slot=finalized, up_to_slot=2**63 - 1
                 )
-                await self.live.want([info.signature for info in recent])
+                await self.live.want({info.signature: info.slot for info in recent})
             log.info("following", accounts=count, finalized_slot=finalized)
             await self.live.disconnected.wait()
 
@@ -183,6 +235,23 @@ class Indexer:
         while True:
             await self.beat()
             await asyncio.sleep(BEAT_INTERVAL_S)
+
+    async def _follow_registry(self) -> None:
+        """Take up IDLs that are added: they decode what comes from now on, and all account state anew."""
+        accounts_stale = False
+        while isinstance(self.programs, Registry):
+            async with session(self.pool) as connection:
+                if await self.programs.reload(connection):
+                    log.info("the registry of IDLs has changed", generation=self.programs.generation)
+                    accounts_stale = True
+            if accounts_stale:
+                try:
+                    await self.accounts.snapshot()
+                    accounts_stale = False
+                except RetryableError as error:
+                    await self._remember("registry", error)
+            await asyncio.sleep(BEAT_INTERVAL_S)
+        await asyncio.Event().wait()
 
     async def _export_on(self) -> None:
         while True:
@@ -212,11 +281,12 @@ class Indexer:
         try:
             async with session(self.pool) as connection:
                 await beat(connection, NAME, error=f"{name}: {error}")
+                await beat(connection, f"{NAME}/{name}", error=str(error))
         except RetryableError:
             log.warning("the database cannot be told", part=name)
 
 
-async def check_chain(rpc: Rpc, pool: Pool, programs: Programs) -> None:
+async def check_chain(rpc: Caller, pool: Pool, programs: Programs) -> None:
     """
     Prove before anything is written that this database, this chain and these programs belong together.
 

@@ -1,5 +1,5 @@
 """
-`capstan idl`: look into an IDL, compare two, or fetch the one that a program has on chain.
+`capstan idl`: look into an IDL, compare two, fetch the one that a program has on chain, or register one.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from solders.pubkey import Pubkey
 
 from indexer.chain.idl import load_idl
 from indexer.chain.idl_diff import diff_idls, is_readable
+from indexer.commands.idl_add import add
 from indexer.commands.idl_tables import diff_json, diff_tables, idl_json, idl_tables, open_console
 from indexer.console import reported
 from indexer.errors import SettingsError
@@ -25,7 +26,7 @@ from indexer.sources.rpc import Rpc
 FETCH_ATTEMPTS_MAX = 4
 
 idl = typer.Typer(
-    help="Look into an IDL, compare two, or fetch the one a program has on chain.",
+    help="Look into an IDL, compare two, fetch the one a program has on chain, or register one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -116,3 +117,6 @@ def _write(path: Path, text: bytes) -> None:
 def _print_json(value: Any) -> None:
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
     sys.stdout.buffer.flush()
+
+
+idl.command()(add)

@@ -6,18 +6,23 @@ transactions stay JSON bytes: `indexer.chain` reads them.
 """
 
 import base64
+import binascii
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from solders.pubkey import Pubkey
 
 from indexer.errors import RetryableError, SettingsError
-from indexer.sources.rpc import Rpc, RpcError
+from indexer.sources.rpc import Caller, RpcError
 
+METHOD_NOT_FOUND = -32601
 PAGE_SIZE_MAX = 1_000
 ACCOUNTS_PER_CALL_MAX = 100
+# Signatures in one getSignatureStatuses call; the node's own limit.
+STATUSES_PER_CALL_MAX = 256
 # v1 transactions are live, and a lower ceiling fails the whole call.
 TRANSACTION_VERSION_MAX = 1
 CLOCK_SYSVAR = "SysvarC1ock11111111111111111111111111111111"
@@ -31,11 +36,41 @@ BPF_LOADERS = frozenset(
 )
 
 
+# Codes of getBlock that say nothing about whether there is a block: not yet there, cleaned up, skipped or missing.
+BLOCK_UNKNOWN_CODES = frozenset({-32001, -32004, -32007, -32009, -32014})
+Slot = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Value = TypeVar("Value")
+
+
 class SignatureInfo(msgspec.Struct, frozen=True):
-    """One entry of getSignaturesForAddress."""
+    """One entry of getSignaturesForAddress; `err` is the TransactionError, None where it succeeded."""
 
     signature: str
-    slot: int
+    slot: Slot
+    err: Any = None
+
+
+class SignatureStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """One entry of getSignatureStatuses."""
+
+    slot: Slot
+    confirmation_status: str | None = None
+
+
+class BlockHeader(msgspec.Struct, frozen=True, rename="camel"):
+    """What names a block, and the slot of the block below it."""
+
+    blockhash: str
+    parent_slot: Slot
+
+
+class Block(msgspec.Struct, frozen=True, rename="camel"):
+    """A block with its transactions as JSON, each as getTransaction has it but for slot and time."""
+
+    blockhash: str
+    parent_slot: Slot
+    transactions: list[msgspec.Raw]
+    block_time: int | None = None
 
 
 class RawAccount(NamedTuple):
@@ -54,49 +89,190 @@ class Clock(NamedTuple):
     unix_time: int
 
 
-_decode_page = msgspec.json.Decoder(list[SignatureInfo]).decode
+class _Context(msgspec.Struct):
+    slot: Slot
 
 
-async def fetch_genesis_hash(rpc: Rpc) -> str:
+class _Account(msgspec.Struct):
+    owner: str
+    lamports: Annotated[int, msgspec.Meta(ge=0)]
+    data: tuple[str, str]
+    executable: bool = False
+
+
+class _KeyedAccount(msgspec.Struct):
+    pubkey: str
+    account: _Account
+
+
+class _AccountReply(msgspec.Struct):
+    context: _Context
+    value: _Account | None
+
+
+class _AccountsReply(msgspec.Struct):
+    context: _Context
+    value: list[_Account | None]
+
+
+class _ProgramReply(msgspec.Struct):
+    context: _Context
+    value: list[_KeyedAccount]
+
+
+class _StatusesReply(msgspec.Struct):
+    context: _Context
+    value: list[SignatureStatus | None]
+
+
+def read_reply(rpc: Caller, what: str, body: bytes, kind: type[Value]) -> Value:
+    """
+    Return a result as the type it has to have.
+
+    Raises:
+        RetryableError: it has another shape: another node, or this one later, may do better.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RetryableError(f"{rpc.shown_url} sent {what} of an unknown shape: {error}") from error
+
+
+async def fetch_genesis_hash(rpc: Caller) -> str:
     """Return the chain's identity, base58."""
-    return str(await rpc.call("getGenesisHash"))
+    return read_reply(rpc, "a genesis hash", await rpc.call_raw("getGenesisHash"), str)
 
 
-async def fetch_slot(rpc: Rpc, commitment: str) -> int:
+async def fetch_slot(rpc: Caller, commitment: str) -> int:
     """Return the newest slot at `commitment`."""
-    return int(await rpc.call("getSlot", [{"commitment": commitment}]))
+    return read_reply(rpc, "a slot", await rpc.call_raw("getSlot", [{"commitment": commitment}]), Slot)
 
 
-async def fetch_clock(rpc: Rpc, commitment: str) -> Clock:
+async def fetch_clock(rpc: Caller, commitment: str) -> Clock:
     """
     Return the Clock sysvar.
 
     Raises:
         RetryableError: the node does not have it; every healthy one does.
     """
-    reply = await rpc.call("getAccountInfo", [CLOCK_SYSVAR, {"encoding": "base64", "commitment": commitment}])
-    if reply["value"] is None:
+    body = await rpc.call_raw("getAccountInfo", [CLOCK_SYSVAR, {"encoding": "base64", "commitment": commitment}])
+    value = read_reply(rpc, "the Clock sysvar", body, _AccountReply).value
+    if value is None:
         raise RetryableError(f"{rpc.shown_url} has no Clock sysvar yet")
-    slot, _, _, _, unix_time = struct.unpack_from("<QqQQq", base64.b64decode(reply["value"]["data"][0]))
+    try:
+        slot, _, _, _, unix_time = struct.unpack_from("<QqQQq", base64.b64decode(value.data[0], validate=True))
+    except (struct.error, binascii.Error) as error:
+        raise RetryableError(f"{rpc.shown_url} sent a Clock sysvar that cannot be read: {error}") from error
     return Clock(slot, unix_time)
 
 
-async def check_program(rpc: Rpc, program_id: bytes) -> None:
+async def check_program(rpc: Caller, program_id: bytes) -> None:
     """
     Raises:
         SettingsError: there is no program at that address on this chain.
     """
     address = str(Pubkey(program_id))
-    reply = await rpc.call("getAccountInfo", [address, {"encoding": "base64", "dataSlice": {"offset": 0, "length": 0}}])
-    value = reply["value"]
+    options = {"encoding": "base64", "dataSlice": {"offset": 0, "length": 0}}
+    value = read_reply(rpc, "an account", await rpc.call_raw("getAccountInfo", [address, options]), _AccountReply).value
     if value is None:
         raise SettingsError(f"there is no account {address} on {rpc.shown_url}: check the program id and the cluster")
-    if not value["executable"] and value["owner"] not in BPF_LOADERS:
-        raise SettingsError(f"{address} on {rpc.shown_url} is an account of {value['owner']}, not a program")
+    if not value.executable and value.owner not in BPF_LOADERS:
+        raise SettingsError(f"{address} on {rpc.shown_url} is an account of {value.owner}, not a program")
+
+
+class Listed(NamedTuple):
+    """
+    One step of a listing: every signature in [from_slot, to_slot].
+
+    Args:
+        cursor: where the listing goes on; None before its first page.
+        ended: the node's history ended here, before the range did.
+    """
+
+    from_slot: int
+    to_slot: int
+    infos: list[SignatureInfo]
+    cursor: str | None
+    ended: bool = False
+
+
+async def list_signatures(
+    rpc: Caller, address: bytes, *, commitment: str, from_slot: int, to_slot: int, cursor: str | None = None
+) -> AsyncIterator[Listed]:
+    """
+    Give every signature that mentions `address` in [from_slot, to_slot], newest slots first, whole slots at a time.
+
+    Memory holds a page, or the signatures of one slot where those are more. The steps lie side by side and cover the
+    range. The order inside a slot is not reliable, and two nodes may differ in it; so a page starts again at the whole
+    slot the last one ended in. An unknown cursor also answers an empty page, so that alone never ends a history.
+
+    Args:
+        rpc: one node; `pinned`.
+        cursor: a signature above `to_slot` to begin at; None begins at the newest.
+
+    Raises:
+        RetryableError: the node lost the cursor, or sent what is no page.
+    """
+    open_to = to_slot
+    last_cut: int | None = None
+    rest: dict[str, SignatureInfo] = {}  # of the slot that the last page ended in, where that is not read again
+    while True:
+        options: dict[str, Any] = {"limit": PAGE_SIZE_MAX, "commitment": commitment}
+        if cursor is not None:
+            options["before"] = cursor
+        body = await rpc.call_raw("getSignaturesForAddress", [str(Pubkey(address)), options])
+        page = read_reply(rpc, "a page of signatures", body, list[SignatureInfo])
+        if not page:
+            if cursor is not None:
+                await _check_cursor(rpc, cursor)
+            yield Listed(from_slot, open_to, list(rest.values()), cursor, ended=True)
+            return
+        if any(info.slot < later.slot for info, later in pairwise(page)):
+            raise RetryableError(f"{rpc.shown_url} sent a page of signatures that is not sorted by slot")
+        cut = page[-1].slot
+        found = {info.signature: info for info in page if from_slot <= info.slot <= open_to} | rest
+        if cut < from_slot:
+            yield Listed(from_slot, open_to, list(found.values()), cursor)
+            return
+        # The page's oldest slot is read again as a whole; where that brought nothing new it is larger than a page.
+        above = next((info.signature for info in reversed(page) if info.slot > cut), None)
+        again = above is not None and cut != last_cut
+        # Who goes on after a crash has no `rest`: then this page is read again.
+        resume = above if again else cursor
+        cursor = above if again else page[-1].signature
+        rest = {} if again else {signature: info for signature, info in found.items() if info.slot <= cut}
+        last_cut = cut
+        if cut < open_to:
+            yield Listed(cut + 1, open_to, [info for info in found.values() if info.slot > cut], resume)
+            open_to = cut
+
+
+async def check_reach(rpc: Caller, listed: Listed) -> None:
+    """
+    Prove that a history which ended before its range was not merely thrown away by the node.
+
+    Raises:
+        RetryableError: the node keeps no blocks that old; another endpoint may.
+    """
+    if not listed.ended:
+        return
+    try:
+        body = await rpc.call_raw("getFirstAvailableBlock")
+    except RpcError as error:
+        if error.code != METHOD_NOT_FOUND:
+            raise
+        return
+    first = read_reply(rpc, "a slot", body, Slot)
+    if first > max(listed.from_slot, 1):  # there is nothing in slot 0 but the genesis
+        raise RetryableError(
+            f"{rpc.shown_url} keeps no blocks below slot {first}, so it cannot show what was in slot "
+            f"{listed.from_slot} and after: name an endpoint with the whole history, or let history start later with "
+            f"capstan index --from {first}"
+        )
 
 
 async def fetch_signatures(
-    rpc: Rpc,
+    rpc: Caller,
     address: bytes,
     *,
     commitment: str,
@@ -107,61 +283,96 @@ async def fetch_signatures(
     """
     Return every signature that mentions `address` in (after_slot, up_to_slot], oldest slot first, each once.
 
-    The order inside a slot is not reliable, and two nodes may differ in it; so a page starts again at the whole slot
-    the last one ended in. An unknown cursor also answers an empty page, so that alone never ends a history.
+    For ranges that are known to be short; see `list_signatures`.
 
     Args:
         after_slot: exclusive; None reads back to the beginning.
         on_page: called with the number of signatures so far.
-
-    Raises:
-        RetryableError: the node lost the cursor, or its history ends where it should go on.
     """
-    found: dict[str, SignatureInfo] = {}
-    cursor: str | None = None
-    while True:
-        options: dict[str, Any] = {"limit": PAGE_SIZE_MAX, "commitment": commitment}
-        if cursor is not None:
-            options["before"] = cursor
-        page = _read_page(rpc, await rpc.call_raw("getSignaturesForAddress", [str(Pubkey(address)), options]))
-        if not page:
-            if cursor is not None:
-                await _check_cursor(rpc, cursor)
-            break
-        new = [info for info in page if info.signature not in found]
-        found.update((info.signature, info) for info in new)
+    found: list[SignatureInfo] = []
+    first = 0 if after_slot is None else after_slot + 1
+    if first > up_to_slot:
+        return found
+    async for step in list_signatures(rpc, address, commitment=commitment, from_slot=first, to_slot=up_to_slot):
+        found += step.infos
         on_page(len(found))
-        oldest_slot = min(info.slot for info in page)
-        if after_slot is not None and oldest_slot <= after_slot:
-            break
-        cursor = _next_cursor(page, cursor, progressed=bool(new))
-    kept = [i for i in found.values() if i.slot <= up_to_slot and (after_slot is None or i.slot > after_slot)]
-    return sorted(kept, key=lambda info: info.slot)
+    return sorted(found, key=lambda info: info.slot)
 
 
-def _read_page(rpc: Rpc, body: bytes) -> list[SignatureInfo]:
-    try:
-        return _decode_page(body)
-    except msgspec.DecodeError as error:
-        raise RetryableError(f"{rpc.shown_url} sent a page of signatures of an unknown shape: {error}") from error
-
-
-def _next_cursor(page: Sequence[SignatureInfo], cursor: str | None, *, progressed: bool) -> str:
-    """Return where the next page starts: before the page's oldest slot, so that this slot is read again as a whole."""
-    oldest_slot = page[-1].slot
-    for info in reversed(page):
-        if info.slot != oldest_slot and info.signature != cursor and progressed:
-            return info.signature
-    return page[-1].signature
-
-
-async def _check_cursor(rpc: Rpc, signature: str) -> None:
-    reply = await rpc.call("getSignatureStatuses", [[signature], {"searchTransactionHistory": True}])
-    if reply["value"][0] is None:
+async def _check_cursor(rpc: Caller, signature: str) -> None:
+    _, (status,) = await fetch_statuses(rpc, [signature])
+    if status is None:
         raise RetryableError(f"{rpc.shown_url} no longer knows {signature}: its page of signatures proves nothing")
 
 
-async def fetch_transactions(rpc: Rpc, signatures: Sequence[str], *, commitment: str) -> list[bytes | None]:
+async def fetch_statuses(rpc: Caller, signatures: Sequence[str]) -> tuple[int, list[SignatureStatus | None]]:
+    """Return the node's slot and the status of each signature, history searched; at most STATUSES_PER_CALL_MAX."""
+    assert len(signatures) <= STATUSES_PER_CALL_MAX, "the node's own limit"
+    body = await rpc.call_raw("getSignatureStatuses", [list(signatures), {"searchTransactionHistory": True}])
+    reply = read_reply(rpc, "signature statuses", body, _StatusesReply)
+    if len(reply.value) != len(signatures):
+        raise RetryableError(f"{rpc.shown_url} answered {len(reply.value)} statuses for {len(signatures)} signatures")
+    return reply.context.slot, reply.value
+
+
+async def fetch_headers(rpc: Caller, slots: Sequence[int], *, commitment: str) -> dict[int, BlockHeader]:
+    """Return the header of each slot's block; slots without one, and those the node cannot show now, are left out."""
+    options = {
+        "commitment": commitment,
+        "transactionDetails": "none",
+        "rewards": False,
+        "maxSupportedTransactionVersion": TRANSACTION_VERSION_MAX,
+    }
+    answers = await rpc.batch_raw([("getBlock", [slot, options]) for slot in slots], answering=BLOCK_UNKNOWN_CODES)
+    headers: dict[int, BlockHeader] = {}
+    for slot, answer in zip(slots, answers, strict=True):
+        if isinstance(answer, RpcError):
+            if answer.code not in BLOCK_UNKNOWN_CODES:
+                raise answer
+        elif answer != b"null":
+            headers[slot] = read_reply(rpc, "a block's header", answer, BlockHeader)
+    return headers
+
+
+async def fetch_blocks(rpc: Caller, slots: Sequence[int]) -> list[Block]:
+    """
+    Return the finalized block of each slot, all of its transactions in it.
+
+    Raises:
+        RetryableError: the node does not show one. That never means that there is none.
+    """
+    options = {
+        "commitment": "finalized",
+        "encoding": "json",
+        "transactionDetails": "full",
+        "rewards": False,
+        "maxSupportedTransactionVersion": TRANSACTION_VERSION_MAX,
+    }
+    blocks: list[Block] = []
+    answers = await rpc.batch_raw([("getBlock", [slot, options]) for slot in slots])
+    for slot, answer in zip(slots, answers, strict=True):
+        if isinstance(answer, RpcError) and answer.code not in BLOCK_UNKNOWN_CODES:
+            raise answer
+        if isinstance(answer, RpcError) or answer == b"null":
+            raise RetryableError(f"{rpc.shown_url} does not have the block of slot {slot}, and its children name it")
+        blocks.append(read_reply(rpc, "a block", answer, Block))
+    return blocks
+
+
+async def fetch_block_slots(rpc: Caller, from_slot: int, to_slot: int) -> list[int]:
+    """Return the slots of [from_slot, to_slot] that the node says have a finalized block: a hint, never a proof."""
+    body = await rpc.call_raw("getBlocks", [from_slot, to_slot, {"commitment": "finalized"}])
+    return read_reply(rpc, "a list of blocks", body, list[Slot])
+
+
+async def fetch_next_block_slot(rpc: Caller, slot: int) -> int | None:
+    """Return the first slot from `slot` on that has a finalized block; None where there is none yet."""
+    body = await rpc.call_raw("getBlocksWithLimit", [slot, 1, {"commitment": "finalized"}])
+    found = read_reply(rpc, "a list of blocks", body, list[Slot])
+    return found[0] if found else None
+
+
+async def fetch_transactions(rpc: Caller, signatures: Sequence[str], *, commitment: str) -> list[bytes | None]:
     """
     Return the body (JSON bytes, `json` encoding) of each transaction, None where the node does not have it (yet).
 
@@ -182,16 +393,17 @@ async def fetch_transactions(rpc: Rpc, signatures: Sequence[str], *, commitment:
     return bodies
 
 
-async def fetch_program_accounts(rpc: Rpc, program_id: bytes, *, commitment: str) -> tuple[int, list[RawAccount]]:
+async def fetch_program_accounts(rpc: Caller, program_id: bytes, *, commitment: str) -> tuple[int, list[RawAccount]]:
     """Return the slot of the snapshot and every account that `program_id` owns then."""
     options = {"encoding": "base64", "commitment": commitment, "withContext": True}
-    reply = await rpc.call("getProgramAccounts", [str(Pubkey(program_id)), options])
-    accounts = [read_account(_pubkey(row["pubkey"]), row["account"]) for row in reply["value"]]
-    return int(reply["context"]["slot"]), accounts
+    body = await rpc.call_raw("getProgramAccounts", [str(Pubkey(program_id)), options])
+    reply = read_reply(rpc, "a program's accounts", body, _ProgramReply)
+    accounts = [_raw_account(rpc, _pubkey(rpc, row.pubkey), row.account) for row in reply.value]
+    return reply.context.slot, accounts
 
 
 async def fetch_accounts(
-    rpc: Rpc, addresses: Iterable[bytes], *, commitment: str, min_slot: int
+    rpc: Caller, addresses: Iterable[bytes], *, commitment: str, min_slot: int
 ) -> list[tuple[int, bytes, RawAccount | None]]:
     """Return (slot of the answer, address, account or None) for each address, as of `min_slot` or later."""
     wanted = list(addresses)
@@ -199,21 +411,34 @@ async def fetch_accounts(
     chunks = [wanted[i : i + ACCOUNTS_PER_CALL_MAX] for i in range(0, len(wanted), ACCOUNTS_PER_CALL_MAX)]
     requests = [("getMultipleAccounts", [[str(Pubkey(a)) for a in chunk], options]) for chunk in chunks]
     rows: list[tuple[int, bytes, RawAccount | None]] = []
-    for chunk, reply in zip(chunks, await rpc.batch(requests), strict=True):
-        if isinstance(reply, RpcError):
-            raise reply
-        slot = int(reply["context"]["slot"])
-        for address, value in zip(chunk, reply["value"], strict=True):
-            rows.append((slot, address, None if value is None else read_account(address, value)))
+    for chunk, answer in zip(chunks, await rpc.batch_raw(requests), strict=True):
+        if isinstance(answer, RpcError):
+            raise answer
+        reply = read_reply(rpc, "accounts", answer, _AccountsReply)
+        slot = reply.context.slot
+        if len(reply.value) != len(chunk):
+            raise RetryableError(f"{rpc.shown_url} answered {len(reply.value)} accounts for {len(chunk)} addresses")
+        for address, value in zip(chunk, reply.value, strict=True):
+            rows.append((slot, address, None if value is None else _raw_account(rpc, address, value)))
     return rows
 
 
 def read_account(address: bytes, value: dict[str, Any]) -> RawAccount:
     """Return the account of one JSON value in base64 encoding."""
-    return RawAccount(
-        address, _pubkey(value["owner"]), int(value["lamports"]), base64.b64decode(value["data"][0], validate=True)
-    )
+    owner = bytes(Pubkey.from_string(value["owner"]))
+    return RawAccount(address, owner, int(value["lamports"]), base64.b64decode(value["data"][0], validate=True))
 
 
-def _pubkey(text: str) -> bytes:
-    return bytes(Pubkey.from_string(text))
+def _raw_account(rpc: Caller, address: bytes, value: _Account) -> RawAccount:
+    try:
+        data = base64.b64decode(value.data[0], validate=True)
+    except binascii.Error as error:
+        raise RetryableError(f"{rpc.shown_url} sent an account whose data is not base64: {error}") from error
+    return RawAccount(address, _pubkey(rpc, value.owner), value.lamports, data)
+
+
+def _pubkey(rpc: Caller, text: str) -> bytes:
+    try:
+        return bytes(Pubkey.from_string(text))
+    except ValueError as error:
+        raise RetryableError(f"{rpc.shown_url} sent {text[:50]!r} where an address belongs") from error

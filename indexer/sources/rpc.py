@@ -6,9 +6,9 @@ attempts are used up, and RpcError where the node understood and refused. An err
 returns "nothing" because a call failed. What the results mean is decided elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,6 +16,7 @@ import msgspec
 import stamina
 
 from indexer.errors import DataError, RetryableError, SettingsError
+from indexer.sources.rate import TokenBucket
 
 # Codes with which a node says "not now" or "not I": a later call, or another node, may answer.
 RETRYABLE_CODES = frozenset({-32001, -32004, -32005, -32011, -32014, -32016, -32019})
@@ -34,6 +35,25 @@ class RpcError(DataError):
         self.code = code
         self.message = message
         self.data = data
+
+
+class Caller(Protocol):
+    """
+    What answers calls: one node, or several that stand in for each other. See `Rpc` for its methods.
+
+    `pinned` is one node of them: what must not be pieced together from two nodes, such as a listing and the status
+    that confirms what it lacks, is asked there.
+    """
+
+    @property
+    def shown_url(self) -> str: ...
+    def pinned(self) -> "Caller": ...
+    async def call(self, method: str, params: Sequence[Any] = ()) -> Any: ...
+    async def call_raw(self, method: str, params: Sequence[Any] = ()) -> bytes: ...
+    async def batch(self, requests: Sequence[Request], *, answering: Collection[int] = ()) -> list[Any | RpcError]: ...
+    async def batch_raw(
+        self, requests: Sequence[Request], *, answering: Collection[int] = ()
+    ) -> list[bytes | RpcError]: ...
 
 
 class _ErrorBody(msgspec.Struct):
@@ -98,6 +118,7 @@ class Rpc:
         timeout_s: float = 10.0,
         attempts_max: int = 6,
         wait_s_max: float = 5.0,
+        rate: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """
@@ -106,12 +127,16 @@ class Rpc:
             timeout_s: for each attempt.
             attempts_max: how often a call is made before RetryableError goes to the caller.
             wait_s_max: the longest wait between two attempts, also where the server asks for more.
+            rate: calls a second that the node is asked at most, each call of a batch counted; None for no limit.
             transport: stands in for the network in tests.
         """
         self._url = checked_url(url, ("http", "https"), "RPC url")
         self._attempts_max = attempts_max
         self._wait_s_max = wait_s_max
         self._next_id = 0
+        self._bucket = None if rate is None else TokenBucket(rate)
+        # A batch above what one second allows would be refused by a node that counts as we do.
+        self._batch_size = BATCH_SIZE_MAX if rate is None else max(1, min(BATCH_SIZE_MAX, int(rate)))
         self._http = httpx.AsyncClient(
             timeout=timeout_s,
             transport=transport,
@@ -126,6 +151,10 @@ class Rpc:
     def shown_url(self) -> str:
         """The url without its secrets."""
         return masked_url(self._url)
+
+    def pinned(self) -> "Rpc":
+        """Return itself: it is one node."""
+        return self
 
     async def __aenter__(self) -> Self:
         return self
@@ -155,16 +184,21 @@ class Rpc:
                 return bytes(reply.result)
         raise AssertionError("the retry loop returns or raises")
 
-    async def batch(self, requests: Sequence[Request]) -> list[Any | RpcError]:
+    async def batch(self, requests: Sequence[Request], *, answering: Collection[int] = ()) -> list[Any | RpcError]:
         """Return one decoded result or RpcError for each request, in their order. See `batch_raw`."""
-        answers = await self.batch_raw(requests)
+        answers = await self.batch_raw(requests, answering=answering)
         return [answer if isinstance(answer, RpcError) else _decode_value(answer) for answer in answers]
 
-    async def batch_raw(self, requests: Sequence[Request]) -> list[bytes | RpcError]:
+    async def batch_raw(
+        self, requests: Sequence[Request], *, answering: Collection[int] = ()
+    ) -> list[bytes | RpcError]:
         """
         Return one result (JSON bytes) or RpcError for each request, in their order.
 
         Longer lists are sent in several batches. What the node says it cannot answer yet is asked again, alone.
+
+        Args:
+            answering: codes that are not asked again although they may pass: "not yet" is answer enough here.
 
         Raises:
             RetryableError: some requests had no answer after this client's attempts.
@@ -173,9 +207,9 @@ class Rpc:
         async for attempt in self._attempts():
             with attempt:
                 open_ = [i for i in range(len(requests)) if i not in answers]
-                for start in range(0, len(open_), BATCH_SIZE_MAX):
-                    chunk = open_[start : start + BATCH_SIZE_MAX]
-                    await self._ask(requests, chunk, answers)
+                for start in range(0, len(open_), self._batch_size):
+                    chunk = open_[start : start + self._batch_size]
+                    await self._ask(requests, chunk, answers, answering)
                 missing = len(requests) - len(answers)
                 if missing:
                     first = next(requests[i][0] for i in range(len(requests)) if i not in answers)
@@ -185,7 +219,11 @@ class Rpc:
         return [answers[i] for i in range(len(requests))]
 
     async def _ask(
-        self, requests: Sequence[Request], chunk: Sequence[int], answers: dict[int, bytes | RpcError]
+        self,
+        requests: Sequence[Request],
+        chunk: Sequence[int],
+        answers: dict[int, bytes | RpcError],
+        answering: Collection[int],
     ) -> None:
         body = [self._request(*requests[i]) for i in chunk]
         wanted = {request["id"]: i for request, i in zip(body, chunk, strict=True)}
@@ -201,10 +239,9 @@ class Rpc:
                 continue
             if reply.error is None:
                 answers[index] = bytes(reply.result)
-            elif reply.error.code not in RETRYABLE_CODES:
-                refused = _error_of(requests[index][0], reply.error)
-                assert isinstance(refused, RpcError)
-                answers[index] = refused
+            elif reply.error.code in answering or reply.error.code not in RETRYABLE_CODES:
+                error = reply.error
+                answers[index] = RpcError(requests[index][0], error.code, error.message, error.data)
 
     def _request(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
         self._next_id += 1
@@ -227,6 +264,8 @@ class Rpc:
             raise RetryableError(f"{self.shown_url} sent a body that is not a JSON-RPC answer: {error}") from error
 
     async def _post(self, body: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
+        if self._bucket is not None:
+            await self._bucket.take(len(body) if isinstance(body, list) else 1)
         try:
             response = await self._http.post(self._url, content=_encode(body))
         except httpx.HTTPError as error:

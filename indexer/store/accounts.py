@@ -6,7 +6,6 @@ fetched again by the indexer. An address can live again after it was closed, als
 remembered by address (`capstan.closures`), so that an older state which arrives after it is stored as closed.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -34,6 +33,7 @@ class AccountRow:
         name: its type as in the IDL; None where the IDL knows none: it is stored as no account of the program, and
             the caller records the problem.
         values: decoded fields.
+        version_slot: a slot for which the IDL was valid that decoded it; None where there is only one.
     """
 
     address: bytes
@@ -41,6 +41,7 @@ class AccountRow:
     lamports: int
     name: str | None
     values: Mapping[str, Any]
+    version_slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +152,22 @@ async def _lock_accounts(connection: AsyncConnection, program_id: bytes) -> None
 async def _upsert_states(
     connection: AsyncConnection, tables: ProgramTables, states: Sequence[AccountRow]
 ) -> tuple[int, int]:
-    by_name: dict[str, list[AccountRow]] = defaultdict(list)
+    # The same table may come more than once: each version of an IDL has its own columns in it.
+    by_table: dict[tuple[str, int], tuple[TypedTable, list[AccountRow]]] = {}
     for state in states:
         assert state.name is not None
-        by_name[state.name].append(state)
-    changed = escaped = 0
-    for name, group in sorted(by_name.items()):
-        table = tables.accounts.get(name)
+        table = tables.account_table(state.name, state.version_slot)
         if table is None:
-            raise DataError(f"there is no table for the account {name} in schema {tables.schema_name!r}")
+            raise DataError(f"there is no table for the account {state.name} in schema {tables.schema_name!r}")
+        by_table.setdefault((state.name, id(table)), (table, []))[1].append(state)
+    changed = escaped = 0
+    for _, (table, group) in sorted(by_table.items(), key=lambda item: item[0]):
         rows = []
+        absent = (None,) * len(table.absent)
         for state in group:
             values, strange = adapt_values(table, state.values)
             escaped += strange
-            rows.append((state.address, state.slot, state.lamports, *values))
+            rows.append((state.address, state.slot, state.lamports, *values, *absent))
         changed += await insert_rows(connection, _states_target(table), sorted(rows, key=itemgetter(0)))
     # An address that lives at a slot after its closure is not closed any more.
     lived: dict[str, Any] = {"addresses": [s.address for s in states], "slots": [s.slot for s in states]}
@@ -190,6 +193,8 @@ def _states_target(table: TypedTable) -> Target:
         ("slot", "bigint"),
         ("lamports", "numeric(20,0)"),
         *((column.name, column.pg_type) for column in table.columns),
+        # What only another version has is empty from now on: a row is one state, not a mixture of two.
+        *table.absent,
     )
     names = [name for name, _ in columns if name != "address"]
     conflict = sql.SQL(QUERIES["state_conflict"]).format(

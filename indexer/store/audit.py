@@ -129,13 +129,18 @@ def read_lake(dsn: str) -> Stored:
     events: dict[EventKey, StoredEvent] = {}
     with open_duckdb(threads=2) as duck:
         attach_lake(duck, dsn, None, read_only=True)
-        found = duck.execute("select schema_name, table_name from duckdb_tables() where database_name = 'lake'")
-        present = set(found.fetchall())
+        found = duck.execute(
+            "select schema_name, table_name, list(column_name) from duckdb_columns() "
+            "where database_name = 'lake' group by all"
+        )
+        present = {(schema, name): set(columns) for schema, name, columns in found.fetchall()}
         for table in tables:
-            if (table.schema_name, table.table_name) not in present:
+            there = present.get((table.schema_name, table.table_name))
+            if there is None:
                 continue
             columns = ["signature", "kind", "ordinal", "slot", *(column for _, column, _ in table.columns)]
-            chosen = ", ".join(quote_name(column) for column in columns)
+            # One of another IDL version comes with the next export.
+            chosen = ", ".join(quote_name(column) if column in there else "null" for column in columns)
             source = f"lake.{quote_name(table.schema_name)}.{quote_name(table.table_name)}"
             for row in duck.execute(f"select {chosen} from {source}").fetchall():  # noqa: S608 -- quoted names
                 _add_event(events, table, row)
@@ -179,7 +184,11 @@ def _add_event(events: dict[EventKey, StoredEvent], table: _Table, row: Sequence
 
 
 def _named(table: _Table, values: Sequence[Any]) -> dict[str, Any]:
-    return {field_: _exact(value) for (field_, _, _), value in zip(table.columns, values, strict=True)}
+    """By field; of a field with several columns, as its type has changed, the one that has a value."""
+    named: dict[str, Any] = {}
+    for (field_, _, _), value in zip(table.columns, values, strict=True):
+        named[field_] = _exact(value) if value is not None else named.get(field_)
+    return named
 
 
 def _exact(value: Any) -> Any:

@@ -114,6 +114,16 @@ async def _insert_few(connection: AsyncConnection, target: Target, rows: Sequenc
 
 
 async def _insert_many(connection: AsyncConnection, target: Target, rows: Sequence[Sequence[Any]]) -> int:
+    return await copy_rows(connection, target, pack_rows([pg_type for _, pg_type in target.columns], rows))
+
+
+async def copy_rows(connection: AsyncConnection, target: Target, chunks: Sequence[bytes | memoryview]) -> int:
+    """
+    Insert rows that are packed already, inside the caller's transaction; return how many were inserted or changed.
+
+    Args:
+        chunks: together one whole binary COPY of `target.columns`.
+    """
     incoming = sql.Identifier("pg_temp", "incoming")
     names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in target.columns)
     async with connection.cursor() as cursor:
@@ -123,7 +133,7 @@ async def _insert_many(connection: AsyncConnection, target: Target, rows: Sequen
             )
         )
         async with cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(incoming)) as copy:
-            for chunk in pack_rows([pg_type for _, pg_type in target.columns], rows):
+            for chunk in chunks:
                 await copy.write(chunk)
         await cursor.execute(target.insert(sql.SQL("select {} from {}").format(names, incoming)))
         changed = cursor.rowcount

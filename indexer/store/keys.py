@@ -5,7 +5,10 @@ Inside, a key is 32 bytes and a signature 64; only what leaves a query is base58
 person types the beginning of an address; the rows that match are ranges of the bytes, so no row has to be encoded.
 """
 
+from typing import Any
+
 import polars as pl
+import pyarrow as pa
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -27,6 +30,19 @@ def encode_bytes(data: bytes) -> str:
     if len(data) == SIGNATURE_BYTES:
         return str(Signature.from_bytes(data))
     return data.hex()
+
+
+def encode_array(keys: Any) -> Any:
+    """
+    Return keys or signatures as text, each distinct one encoded once: DuckDB's `base58`.
+
+    Args:
+        keys: a pyarrow Array or ChunkedArray of binary. Not in the signature, as DuckDB evaluates that.
+    """
+    found = (keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys).dictionary_encode()
+    distinct: Any = found.dictionary.to_pylist()
+    texts = pa.array([encode_bytes(data) for data in distinct], pa.string())
+    return texts.take(found.indices)
 
 
 def base58_columns(frame: pl.DataFrame) -> pl.DataFrame:

@@ -11,14 +11,16 @@ Sync, because DuckDB is: call it with asyncio.to_thread. A first export of 30 da
 import contextlib
 import ctypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import duckdb
 import psycopg
+import pyarrow as pa
+from duckdb.func import PythonUDFType
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -34,15 +36,21 @@ from indexer.store.duck import (
     quote_text,
 )
 from indexer.store.queries import load_queries
+from indexer.store.raw import LAKE_TABLE_NAME as RAW_TABLE_NAME
+from indexer.store.raw import decompress_body
+from indexer.store.retention import GRACE_S, Pruned, Retention
 from indexer.store.typed import OWN_COLUMNS
+from indexer.store.upkeep import Upkeep
 
 # Whoever writes the lake of one database.
 LAKE_LOCK = 0x0CA9_57A6
 LOCK_WAIT_S_MAX = 10.0
-# Small files are merged after so many exports that wrote any.
+# Small files that a table may gather before they are merged.
 MERGE_EVERY = 30
-# Files and snapshots that were replaced stay for readers that still hold them: longer than any query may run.
-GRACE = "1 day"
+# Late transactions replaced in one export; the rest waits for the next.
+LATE_MAX = 50_000
+
+T = TypeVar("T")
 
 QUERIES = load_queries("lake")
 TRANSACTION_COLUMNS = (
@@ -54,16 +62,27 @@ TRANSACTION_COLUMNS = (
     ("compute_units", "bigint"),
     ("complete", "boolean"),
 )
+RAW_COLUMNS = (("signature", "bytea"), ("slot", "bigint"), ("block_time", "timestamptz"), ("body", "bytea"))
 
 
 @dataclass(frozen=True, slots=True)
 class LakeTable:
-    """A table of the lake and the hot one it continues: (column, Postgres type) in order, and its new watermark."""
+    """
+    A table of the lake and the hot one it continues.
+
+    Args:
+        columns: (column, Postgres type) in order.
+        frontier: its new watermark.
+        program_id: None for the transactions, which are everybody's.
+        pruned: up to this slot the hot side holds only what was written again since.
+    """
 
     schema_name: str
     table_name: str
     columns: tuple[tuple[str, str], ...]
     frontier: int
+    program_id: bytes | None = None
+    pruned: int = -1
 
     @property
     def key(self) -> tuple[str, str]:
@@ -74,6 +93,36 @@ class LakeTable:
     def quoted(self) -> str:
         """Its name in the lake."""
         return f"lake.{quote_name(self.schema_name)}.{quote_name(self.table_name)}"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it holds bodies, which one hot table has for all programs."""
+        return self.table_name == RAW_TABLE_NAME
+
+
+class Late(NamedTuple):
+    """
+    A late transaction.
+
+    Args:
+        slot: where it is stored now; None where it is not.
+        programs: those it mentions there, in hex with blanks between.
+        has_body: whether its body is there too.
+    """
+
+    signature: bytes
+    noted_us: int
+    slot: int | None
+    programs: str
+    has_body: bool
+
+    def replaces_in(self, table: LakeTable) -> bool:
+        """Whether the hot side has all of what this table of the lake should hold of the transaction."""
+        if self.slot is None or table.program_id is None:
+            return self.slot is not None
+        if table.is_raw:
+            return self.has_body and table.program_id.hex() in self.programs
+        return self.slot > table.pruned or table.program_id.hex() in self.programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +149,9 @@ class Lake:
     def __init__(self, duck: duckdb.DuckDBPyConnection, lock: psycopg.Connection[Any], merge_every: int) -> None:
         self._duck = duck
         self._lock = lock
-        self._merge_every = merge_every
-        self._exports = 0
+        self._upkeep = Upkeep(duck, lock, merge_every)
         self._abandoned = False
+        self._widths: dict[tuple[str, str], int] = {}
 
     @classmethod
     def open(cls, dsn: str, data_path: Path, *, merge_every: int = MERGE_EVERY) -> "Lake":
@@ -150,23 +199,67 @@ class Lake:
                 self._roll_back()
                 raise
             self._forget_late(late)
+            seconds = time.monotonic() - started
             if exported.rows:
-                self._exports += 1
-                if self._exports % self._merge_every == 0:
-                    self.merge()
+                self._upkeep.tend()
         except (duckdb.Error, psycopg.OperationalError) as error:
             # A connection that is cut inside DuckDB comes out as nearly any of its errors, BinderException too.
             self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
             raise RetryableError(f"the lake was not exported: {first_line(error)}") from error
-        return Exported(exported.rows, exported.watermarks, exported.late, time.monotonic() - started)
+        return Exported(exported.rows, exported.watermarks, exported.late, seconds)
+
+    def in_transaction(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """
+        Do `work` in one lake transaction, and look after the files behind it.
+
+        Raises:
+            RetryableError: the database went away; nothing was committed, or all of it. Close this lake and open it
+                again.
+        """
+        try:
+            self._duck.execute("BEGIN")
+            try:
+                result = work(self._duck)
+                self._duck.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            self._upkeep.tend()
+        except (duckdb.Error, psycopg.OperationalError) as error:
+            self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+            raise RetryableError(f"the lake was not written: {first_line(error)}") from error
+        return result
+
+    def claim(self, tables: Sequence[LakeTable], to_slot: int) -> None:
+        """Make these tables where they are missing and move their watermarks up to `to_slot`, in a transaction."""
+        watermarks = self._watermarks()
+        for table in tables:
+            if table.key not in watermarks:
+                self._create_table(table)
+        moved = {table.key: to_slot for table in tables if watermarks.get(table.key, -1) < to_slot}
+        self._move_watermarks(watermarks, moved)
+
+    def watermarks(self) -> dict[tuple[str, str], int]:
+        """Return (schema, table) -> the slot up to which the lake has it."""
+        return self._watermarks()
 
     def merge(self) -> None:
         """Merge small files, and delete what was replaced longer ago than a reader may read."""
-        for schema_name, table_name in self._watermarks():
-            arguments = f"'lake', {quote_text(table_name)}, schema => {quote_text(schema_name)}"
-            self._duck.execute(f"CALL ducklake_merge_adjacent_files({arguments})")
-        for procedure in ("ducklake_expire_snapshots", "ducklake_cleanup_old_files"):
-            self._duck.execute(f"CALL {procedure}('lake', older_than => now() - INTERVAL {quote_text(GRACE)})")
+        self._upkeep.merge_all()
+
+    def prune(self, age_s: float, grace_s: float = GRACE_S) -> Pruned:
+        """
+        Take out of Postgres what is older than `age_s` and has been in the lake for `grace_s`; see retention.py.
+
+        Raises:
+            RetryableError: the database went away. Close this lake and open it again.
+        """
+        try:
+            watermarks = [(*key, slot) for key, slot in self._watermarks().items()]
+            return Retention(self._duck, self._lock, age_s, grace_s).prune(watermarks)
+        except (duckdb.Error, psycopg.OperationalError) as error:
+            self._abandoned = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+            raise RetryableError(f"old rows were not taken out of the database: {first_line(error)}") from error
 
     def close(self) -> None:
         """
@@ -189,10 +282,10 @@ class Lake:
     ) -> None:
         self.close()
 
-    def _export(self, frontier_slot: int | None) -> tuple[Exported, list[tuple[bytes, int]]]:
+    def _export(self, frontier_slot: int | None) -> tuple[Exported, list[Late]]:
         # The first query fixes the Postgres snapshot: frontiers, late rows and everything exported are of one moment.
         tables = self._plan(frontier_slot)
-        late = self._hot(QUERIES["select_late"])
+        late = [Late(*row) for row in self._hot(QUERIES["select_late"].format(limit=LATE_MAX))]
         watermarks = self._watermarks()
         rows: dict[tuple[str, str], int] = {}
         moved: dict[tuple[str, str], int] = {}
@@ -200,10 +293,12 @@ class Lake:
             old = watermarks.get(table.key)
             if old is None:
                 self._create_table(table)
+            else:
+                self._add_columns(table)
             if late and old is not None:
-                self._delete_late(table, [signature for signature, _ in late])
+                self._delete_late(table, [one.signature for one in late if one.replaces_in(table)])
             if late or old is None or old < table.frontier:
-                written = self._insert_rows(table, -1 if old is None else old, bool(late))
+                written = self._insert_rows(table, -1 if old is None else old, late[-1].noted_us if late else None)
                 if written:
                     rows[table.key] = written
             if old is None or old < table.frontier:
@@ -213,10 +308,10 @@ class Lake:
 
     def _plan(self, frontier_slot: int | None) -> list[LakeTable]:
         """The tables whose programs have a frontier; transactions go as far as every program is proven."""
-        frontiers: dict[str, int | None] = dict(self._hot(QUERIES["select_frontiers"]))
+        found = self._hot(QUERIES["select_frontiers"])
         bounded = {
-            schema: slot if frontier_slot is None else min(slot, frontier_slot)
-            for schema, slot in frontiers.items()
+            schema: (program_id, slot if frontier_slot is None else min(slot, frontier_slot), pruned)
+            for schema, program_id, slot, pruned in found
             if slot is not None
         }
         tables = []
@@ -224,9 +319,13 @@ class Lake:
             if schema in bounded:
                 own = OWN_COLUMNS["event"]
                 fields = [(name, pg_type) for name, pg_type in zip(columns[::2], columns[1::2], strict=True)]
-                tables.append(LakeTable(schema, table, (*own, *fields), bounded[schema]))
-        if frontiers and len(bounded) == len(frontiers):
-            tables.append(LakeTable("capstan", "transactions", TRANSACTION_COLUMNS, min(bounded.values())))
+                program_id, slot, pruned = bounded[schema]
+                tables.append(LakeTable(schema, table, (*own, *fields), slot, program_id, pruned))
+        for schema, (program_id, slot, pruned) in bounded.items():
+            tables.append(LakeTable(schema, RAW_TABLE_NAME, RAW_COLUMNS, slot, program_id, pruned))
+        if bounded and len(bounded) == len(found):
+            slot = min(slot for _, slot, _ in bounded.values())
+            tables.append(LakeTable("capstan", "transactions", TRANSACTION_COLUMNS, slot))
         return tables
 
     def _hot(self, query: str) -> list[Any]:
@@ -241,18 +340,34 @@ class Lake:
         columns = ", ".join(f"{quote_name(name)} {DUCK_TYPES[pg_type]}" for name, pg_type in table.columns)
         self._duck.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_name(table.schema_name)}")
         self._duck.execute(f"CREATE TABLE {table.quoted} ({columns})")
-        # day() is the day of the month. Rows whose time is not known share a partition of their own.
-        partition = "year(block_time), month(block_time), day(block_time)"
+        # Months: a first export of a long history writes a file a table and partition, and files know the range of
+        # their rows anyway. Rows whose time is not known share a partition of their own.
+        partition = "year(block_time), month(block_time)"
         self._duck.execute(f"ALTER TABLE {table.quoted} SET PARTITIONED BY ({partition})")
 
+    def _add_columns(self, table: LakeTable) -> None:
+        """Give a table the columns that another version of its IDL has brought; in Postgres they are the last, too."""
+        if self._widths.get(table.key) == len(table.columns):
+            return
+        found = self._duck.execute(f"SELECT column_name FROM (DESCRIBE {table.quoted})").fetchall()  # noqa: S608 - quoted name
+        there = {str(name) for (name,) in found}
+        for name, pg_type in table.columns:
+            if name not in there:
+                self._duck.execute(f"ALTER TABLE {table.quoted} ADD COLUMN {quote_name(name)} {DUCK_TYPES[pg_type]}")
+        self._widths[table.key] = len(table.columns)
+
     def _delete_late(self, table: LakeTable, signatures: Sequence[bytes]) -> None:
+        if not signatures:
+            return
         self._duck.execute(
             f"DELETE FROM {table.quoted} WHERE signature IN (SELECT unnest(?::BLOB[]))",  # noqa: S608 - quoted name
             [list(signatures)],
         )
 
-    def _insert_rows(self, table: LakeTable, old: int, late: bool) -> int:
-        query = QUERIES["select_finalized_late" if late else "select_finalized"]
+    def _insert_rows(self, table: LakeTable, old: int, noted_us: int | None) -> int:
+        """Insert what is finalized above `old`, and where `noted_us` says so the late rows noted up to then."""
+        what = "select_raw" if table.is_raw else "select_finalized"
+        query = QUERIES[what if noted_us is None else f"{what}_late"]
         text = (
             sql.SQL(query)
             .format(
@@ -260,10 +375,16 @@ class Lake:
                 table=sql.Identifier(table.schema_name, table.table_name),
                 after=sql.Literal(old),
                 upto=sql.Literal(max(old, table.frontier)),
+                noted_us=sql.Literal(noted_us),
+                pruned=sql.Literal(table.pruned),
+                program_id=sql.Literal(table.program_id or b""),
             )
             .as_string(None)
         )
-        values = ", ".join(f"{quote_name(name)}::{DUCK_TYPES[pg_type]}" for name, pg_type in table.columns)
+        values = ", ".join(
+            f"{_READ_BODY}(body)" if table.is_raw and name == "body" else f"{quote_name(name)}::{DUCK_TYPES[pg_type]}"
+            for name, pg_type in table.columns
+        )
         inserted = self._duck.execute(
             f"INSERT INTO {table.quoted} SELECT {values} FROM postgres_query('hot', {quote_text(text)})"  # noqa: S608 - quoted names
         ).fetchall()
@@ -277,13 +398,14 @@ class Lake:
                 statement = "INSERT INTO lake.main.watermark (slot, schema_name, table_name) VALUES (?, ?, ?)"
             self._duck.execute(statement, [slot, schema, table])
 
-    def _forget_late(self, late: Sequence[tuple[bytes, int]]) -> None:
+    def _forget_late(self, late: Sequence[Late]) -> None:
         """Strike off what the lake has now; what was noted again since stays. A crash before this only repeats work."""
         if late:
-            parameters = {"signatures": [row[0] for row in late], "noted_us": [row[1] for row in late]}
+            parameters = {"signatures": [one.signature for one in late], "noted_us": [one.noted_us for one in late]}
             self._lock.execute(QUERIES["delete_late"], parameters)
 
     def _roll_back(self) -> None:
+        self._widths.clear()
         with contextlib.suppress(duckdb.Error):  # the error that brought us here says more
             self._duck.execute("ROLLBACK")
 
@@ -319,9 +441,18 @@ def _prepare_catalog(connection: psycopg.Connection[Any]) -> None:
             connection.execute(sql.SQL(grant).format(**names))
 
 
+# The lake's bodies are plain: Parquet compresses many of them together.
+_READ_BODY = "capstan_read_body"
+
+
+def _read_bodies(bodies: Any) -> pa.BinaryArray:
+    return pa.array([decompress_body(body) for body in bodies.to_pylist()], pa.binary())
+
+
 def _attach(dsn: str, folder: Path) -> duckdb.DuckDBPyConnection:
     duck = open_duckdb()
     try:
+        duck.create_function(_READ_BODY, _read_bodies, ["BLOB"], "BLOB", type=PythonUDFType.ARROW)
         # After a backfill the planner has no statistics yet, takes the tables for small and joins them row by row.
         options = f"{conninfo_to_dict(dsn).get('options') or ''} -c enable_nestloop=off"
         attach_postgres(duck, make_conninfo(dsn, options=options.strip()), "hot")

@@ -129,6 +129,8 @@ GRANTS = (
     "grant select on all tables in schema capstan, engine to {everyone}",
     "grant insert, update, delete on all tables in schema capstan to {indexer}",
     "revoke insert, update, delete on capstan.schema_migrations from {indexer}",
+    "grant execute on function capstan.ensure_partitions(text[], text[], bigint[]) to {indexer}",
+    "grant execute on function capstan.drop_partition(text, text, bigint) to {indexer}",
     "grant insert, update, delete on all tables in schema engine to {engine}",
     "grant usage on all sequences in schema engine to {engine}",
     # One row a running part, and the engine is one.

@@ -23,10 +23,12 @@ from typing import Any, Self
 import duckdb
 import polars as pl
 import pyarrow as pa
+from duckdb.func import ARROW
 
 from indexer.errors import DataError, RetryableError
 from indexer.store.duck import DUCK_TYPES, attach_lake, attach_postgres, open_duckdb, quote_name, quote_text
-from indexer.store.keys import base58_columns, decode_key, key_ranges
+from indexer.store.events_view import plan_duckdb_view, read_event_table
+from indexer.store.keys import base58_columns, decode_key, encode_array, key_ranges
 from indexer.store.lake import TRANSACTION_COLUMNS
 from indexer.store.queries import Query, load_queries
 from indexer.store.typed import OWN_COLUMNS
@@ -48,6 +50,8 @@ class _HotTable:
     table_name: str
     kind: str
     columns: tuple[tuple[str, str], ...]
+    type_name: str
+    registered: tuple[str, str]  # columns and versions as the registry has them, JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +255,7 @@ class Reader:
         duck = open_duckdb()
         try:
             attach_postgres(duck, self._dsn, "hot")
+            duck.create_function("base58", encode_array, ["BLOB"], "VARCHAR", type=ARROW)
         except BaseException:
             duck.close()
             raise
@@ -299,13 +304,21 @@ class Reader:
     def _take_snapshots(self, cursor: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], int]:
         """Hot first, then the lake: see the module's first lines. fetchall, or the Postgres transaction stays open."""
         rows = cursor.execute(
-            "SELECT p.name, t.schema_name, t.table_name, t.kind, t.columns::VARCHAR "
+            "SELECT p.name, t.schema_name, t.table_name, t.kind, t.columns::VARCHAR, t.type_name, t.versions::VARCHAR "
             "FROM hot.capstan.typed_tables t JOIN hot.capstan.programs p USING (schema_name) "
             "ORDER BY p.registered_at, t.schema_name, t.table_name"
         ).fetchall()
         hot = tuple(
-            _HotTable(program, schema, table, kind, tuple((name, pg_type) for _, name, pg_type in json.loads(columns)))
-            for program, schema, table, kind, columns in rows
+            _HotTable(
+                program,
+                schema,
+                table,
+                kind,
+                tuple((name, pg_type) for _, name, pg_type in json.loads(columns)),
+                type_name,
+                (columns, versions),
+            )
+            for program, schema, table, kind, columns, type_name, versions in rows
         )
         watermarks: dict[tuple[str, str], int] = {}
         if self._has_lake:
@@ -329,13 +342,19 @@ class Reader:
 
 
 def plan_views(hot: Sequence[_HotTable], lake: frozenset[tuple[str, str]]) -> list[str]:
-    """Return the statements that make every view: one a typed table, `transactions`, and those of sql/analytics/."""
+    """Return the statements that make every view: typed tables, `transactions`, `events`, and sql/analytics/."""
     statements = []
     for table in hot:
         statements.append(f"CREATE SCHEMA IF NOT EXISTS {quote_name(table.schema_name)}")
         own = OWN_COLUMNS["event" if table.kind == "event" else "account"]
         statements.append(_union_view(table.schema_name, table.table_name, (*own, *table.columns), lake))
     statements.append(_union_view("capstan", "transactions", TRANSACTION_COLUMNS, lake, view="transactions"))
+    events = [
+        read_event_table((table.program, table.type_name, table.schema_name, table.table_name, *table.registered))
+        for table in hot
+        if table.kind == "event"
+    ]
+    statements.append(plan_duckdb_view(events))
     schemas: dict[str, str] = {}
     for table in hot:
         schemas.setdefault(table.program, table.schema_name)
@@ -362,7 +381,9 @@ def _union_view(
     if (schema, table) not in lake:
         return f"CREATE OR REPLACE VIEW {name} AS {hot}"
     above = f"slot > coalesce(getvariable({quote_text(_variable((schema, table)))}), -1)"
-    return f"CREATE OR REPLACE VIEW {name} AS SELECT {names} FROM lake.{place} UNION ALL {hot} WHERE {above}"  # noqa: S608
+    # By name: the lake has the columns of another IDL version only after its next export.
+    both = f"SELECT * FROM lake.{place} UNION ALL BY NAME {hot} WHERE {above}"  # noqa: S608
+    return f"CREATE OR REPLACE VIEW {name} AS SELECT {names} FROM ({both})"  # noqa: S608
 
 
 def _variable(key: tuple[str, str]) -> str:

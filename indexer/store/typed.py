@@ -1,9 +1,11 @@
 """
-Typed tables: one per event and one per account type of a program, generated from its IDL and registered.
+Typed tables: one per event and one per account type of a program, planned from its IDLs.
 
-This module decides names and column types, and makes the tables. What is written into them is writer.py's and
-accounts.py's business; the registry (`capstan.programs`, `capstan.typed_tables`) is how readers find them without an
-IDL.
+This module decides names and column types; registry.py makes the tables. What is written into them is writer.py's and
+accounts.py's business; `capstan.programs` and `capstan.typed_tables` are how readers find them without an IDL.
+
+A table holds the columns of all versions of its IDL. A field keeps its column as long as the column can hold it; where
+its type has changed it gets another one, and none is ever dropped: what an old row says stays readable.
 
 PostgreSQL holds no NUL character in text or jsonb, and borsh strings may have one. The escape is U+241B: NUL becomes
 U+241B "0", and U+241B itself is doubled, so that nothing is lost and ordinary text stays as it is.
@@ -12,7 +14,8 @@ U+241B "0", and U+241B itself is doubled, so that nothing is lost and ordinary t
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -38,11 +41,12 @@ from indexer.chain.types import (
     resolve,
 )
 from indexer.chain.value import json_encoder, snake_case
-from indexer.errors import DataError
-from indexer.store.database import DASHBOARD_ROLE, ENGINE_ROLE, INDEXER_ROLE, AsyncConnection, transaction
 
 Kind: TypeAlias = Literal["event", "account"]
 Adapt: TypeAlias = Callable[[Any], Any]
+# How a column's value becomes what indexer.chain.value calls the edge format. "digits" is a number that is shown as a
+# string, "wide" one that is stored as text already; "list" are bytes that are shown as numbers.
+Form: TypeAlias = Literal["number", "digits", "wide", "bool", "string", "pubkey", "hex", "list", "float", "json"]
 
 IDENTIFIER_BYTES_MAX = 63  # PostgreSQL cuts longer names without a word
 # Ours, PostgreSQL's, and the names of DuckDB's own databases and of those that a reader attaches.
@@ -61,9 +65,6 @@ RESERVED_SCHEMAS = frozenset(
         "lake",
     }
 )
-# Whoever makes tables for one database at a time.
-TABLES_LOCK = 0x0CA9_57A5
-
 ESCAPE = "\u241b"
 
 OWN_COLUMNS: Mapping[Kind, tuple[tuple[str, str], ...]] = {
@@ -83,17 +84,6 @@ OWN_COLUMNS: Mapping[Kind, tuple[tuple[str, str], ...]] = {
     ),
 }
 
-# Of our own columns; a field's column may be empty, as a later IDL may not have it.
-CONSTRAINTS = {
-    "signature": "not null",
-    "kind": "not null",
-    "ordinal": "not null",
-    "slot": "not null",
-    "address": "not null",
-    "lamports": "not null",
-    "updated_at": "not null default clock_timestamp()",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -103,17 +93,45 @@ class Column:
     name: str
     pg_type: str
     adapt: Adapt | None = dataclasses.field(default=None, compare=False, repr=False)
+    form: Form = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTable:
+    """
+    A table that is there.
+
+    Args:
+        columns: (IDL field, column, Postgres type), those of all versions.
+        versions: from_slot -> (IDL field, column, form) of each field that the version has.
+    """
+
+    kind: Kind
+    type_name: str
+    table_name: str
+    columns: tuple[tuple[str, str, str], ...]
+    versions: Mapping[int, tuple[tuple[str, str, Form], ...]]
+
+    def forms(self) -> dict[str, Form]:
+        """The form of each column that some version uses."""
+        return {column: form for fields in self.versions.values() for _, column, form in fields}
 
 
 @dataclass(frozen=True, slots=True)
 class TypedTable:
-    """A generated table. `columns` are those of the IDL's fields; `names` has our own before them."""
+    """
+    A generated table as one version of the IDL sees it.
+
+    `columns` are those of the version's fields, in IDL order; `absent` are columns that only other versions have;
+    `names` has our own before those of the fields.
+    """
 
     kind: Kind
     type_name: str
     schema_name: str
     table_name: str
     columns: tuple[Column, ...]
+    absent: tuple[tuple[str, str], ...] = ()
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -127,87 +145,185 @@ class TypedTable:
 
     @property
     def typed_names(self) -> tuple[tuple[str, str], ...]:
-        """All columns with their Postgres types in the order of the table."""
+        """All columns with their Postgres types, our own first."""
         return (*OWN_COLUMNS[self.kind], *((column.name, column.pg_type) for column in self.columns))
 
     def registry_columns(self) -> list[list[str]]:
-        """What `capstan.typed_tables.columns` holds: [[IDL field, column, Postgres type], ...]."""
+        """What `capstan.typed_tables.columns` holds of a new table: [[IDL field, column, Postgres type], ...]."""
         return [[column.field, column.name, column.pg_type] for column in self.columns]
+
+    def registry_version(self) -> list[list[str]]:
+        """What `capstan.typed_tables.versions` holds beside a from_slot: [[IDL field, column, form], ...]."""
+        return [[column.field, column.name, column.form] for column in self.columns]
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramTables:
-    """Where one program's events and accounts go, by IDL name."""
+class VersionTables:
+    """The tables as one version of an IDL, valid from `from_slot`, sees them; by IDL name."""
 
-    program_id: bytes
-    schema_name: str
+    from_slot: int
     events: Mapping[str, TypedTable]
     accounts: Mapping[str, TypedTable]
 
 
-def plan_tables(program: Program, schema_name: str | None = None) -> tuple[TypedTable, ...]:
+@dataclass(frozen=True, slots=True)
+class ProgramTables:
+    """
+    Where one program's events and accounts go.
+
+    Args:
+        versions: by from_slot, at least one.
+        events: every event of any version by IDL name, each as the newest version that has it sees it. Also `accounts`.
+    """
+
+    program_id: bytes
+    schema_name: str
+    versions: tuple[VersionTables, ...]
+    events: Mapping[str, TypedTable]
+    accounts: Mapping[str, TypedTable]
+
+    def event_table(self, name: str, slot: int) -> TypedTable | None:
+        """Return where an event goes that was decoded with the IDL of its slot, None where that IDL has none such."""
+        return self._version(slot).events.get(name)
+
+    def account_table(self, name: str, slot: int | None = None) -> TypedTable | None:
+        """Return where an account goes that was decoded with the IDL of that slot; None: the newest that has it."""
+        return self.accounts.get(name) if slot is None else self._version(slot).accounts.get(name)
+
+    def _version(self, slot: int) -> VersionTables:
+        if len(self.versions) == 1:
+            return self.versions[0]
+        return self.versions[version_index([version.from_slot for version in self.versions], slot)]
+
+
+def version_index(from_slots: Sequence[int], slot: int) -> int:
+    """Return which of the versions, sorted by from_slot, is valid at `slot`: before the first it is the first."""
+    return max(bisect_right(from_slots, slot) - 1, 0)
+
+
+def group_tables(
+    program_id: bytes, schema_name: str, versions: Sequence[tuple[int, Sequence[TypedTable]]]
+) -> ProgramTables:
+    """Return the tables of one program by version, kind and IDL name; `versions` are (from_slot, tables), sorted."""
+    grouped = tuple(
+        VersionTables(
+            from_slot,
+            {table.type_name: table for table in tables if table.kind == "event"},
+            {table.type_name: table for table in tables if table.kind == "account"},
+        )
+        for from_slot, tables in versions
+    )
+    events: dict[str, TypedTable] = {}
+    accounts: dict[str, TypedTable] = {}
+    for version in grouped:
+        events |= version.events
+        accounts |= version.accounts
+    return ProgramTables(program_id, schema_name, grouped, events, accounts)
+
+
+def plan_tables(
+    program: Program, schema_name: str | None = None, known: Sequence[KnownTable] = (), from_slot: int = 0
+) -> tuple[TypedTable, ...]:
     """
     Return the tables that `program` needs, events first, in IDL order.
 
     Args:
         schema_name: where another schema than the program's own name is needed.
+        known: the tables that are there; a type that has one keeps it, and its columns.
+        from_slot: of this version of the IDL.
     """
     schema = schema_name or cut_identifier(snake_case(program.name) or "program")
-    taken: set[str] = set()
+    there = {(table.kind, table.type_name): table for table in known}
+    taken = {table.table_name.casefold() for table in known}
     tables = []
     types: list[tuple[Kind, str, Fields]] = [("event", t.name, t.fields) for t in program.events.values()]
     types += [("account", t.name, t.fields) for t in program.accounts.values()]
     for kind, name, fields in types:
-        table_name = unique_identifier(f"{kind}_{snake_case(name)}", taken)
-        tables.append(TypedTable(kind, name, schema, table_name, plan_columns(kind, fields)))
+        table = there.get((kind, name))
+        table_name = table.table_name if table else unique_identifier(f"{kind}_{snake_case(name)}", taken)
+        columns = plan_columns(kind, fields, table, from_slot)
+        mine = {column.name for column in columns}
+        absent = tuple((name, pg_type) for _, name, pg_type in table.columns if name not in mine) if table else ()
+        tables.append(TypedTable(kind, name, schema, table_name, columns, absent))
     return tuple(tables)
 
 
-def plan_columns(kind: Kind, fields: Fields) -> tuple[Column, ...]:
-    """Return one column a field. A name that is ours, or differs from another in case only, gets underscores."""
-    taken = {name for name, _ in OWN_COLUMNS[kind]}
+def plan_columns(kind: Kind, fields: Fields, known: KnownTable | None = None, from_slot: int = 0) -> tuple[Column, ...]:
+    """
+    Return one column a field. A name that is ours, or differs from another in case only, gets underscores.
+
+    Of a table that is there a field takes the column it has; a field whose type does not fit there any more gets a new
+    one, `amount_2`.
+    """
+    taken = {name for name, _ in OWN_COLUMNS[kind]} | {
+        name.casefold() for _, name, _ in (known.columns if known else ())
+    }
     columns = []
     for part in fields_of(fields):
-        pg_type, adapt = plan_type(part)
-        columns.append(Column(part.name, unique_identifier(snake_case(part.name) or "_", taken), pg_type, adapt))
+        pg_type, form, adapt = plan_type(part)
+        name = _known_column(known, part.name, pg_type, form, from_slot) if known else None
+        if name is None:
+            plain = snake_case(part.name) or "_"
+            again = known is not None and any(field == part.name for field, _, _ in known.columns)
+            name = _numbered_identifier(plain, taken) if again else unique_identifier(plain, taken)
+        columns.append(Column(part.name, name, pg_type, adapt, form))
     return tuple(columns)
 
 
-def plan_type(part: Field) -> tuple[str, Adapt | None]:
-    """Return the Postgres type for a field and what its values need before they fit."""
+def _known_column(known: KnownTable, field: str, pg_type: str, form: Form, from_slot: int) -> str | None:
+    types = {name: known_type for _, name, known_type in known.columns}
+    for name_of, name, _ in known.versions.get(from_slot, ()):
+        if name_of == field and types[name] == pg_type:
+            return name
+    forms = known.forms()
+    for name_of, name, known_type in known.columns:
+        if name_of != field or known_type != pg_type:
+            continue
+        # A number too wide for a number is text as well, and is not to be mixed with what people wrote.
+        if pg_type != "text" or forms.get(name, form) == form:
+            return name
+    return None
+
+
+def plan_type(part: Field) -> tuple[str, Form, Adapt | None]:
+    """Return the Postgres type for a field, its form, and what its values need before they fit."""
     type_ = resolve(part.type)
     inner = resolve(type_.inner) if isinstance(type_, Option | COption) else type_
     simple = _simple_type(inner)
     if simple is not None:
         return simple
-    return "jsonb", _adapt_json(type_)
+    return "jsonb", "json", _adapt_json(type_)
 
 
-def _simple_type(type_: Type) -> tuple[str, Adapt | None] | None:
+def _simple_type(type_: Type) -> tuple[str, Form, Adapt | None] | None:
     match type_:
         case Integer():
             return _integer_type(type_)
         case Bool():
-            return "boolean", None
+            return "boolean", "bool", None
         case String():
-            return "text", escape_text
-        case Pubkey() | Bytes() | Array(U8(), _):
-            return "bytea", None
+            return "text", "string", escape_text
+        case Pubkey():
+            return "bytea", "pubkey", None
+        case Bytes():
+            return "bytea", "hex", None
+        case Array(U8(), _):
+            return "bytea", "list", None
         case F32() | F64():
-            return "double precision", None
+            return "double precision", "float", None
         case _:
             return None
 
 
-def _integer_type(type_: Integer) -> tuple[str, Adapt | None]:
+def _integer_type(type_: Integer) -> tuple[str, Form, Adapt | None]:
     if type_.bits > 64:
-        return "text", str
-    if type_.bits == 64 and not type_.signed:
-        return "numeric(20,0)", None
+        return "text", "wide", str
+    if type_.bits == 64:
+        return ("bigint" if type_.signed else "numeric(20,0)"), "digits", None
     value_bits = type_.bits - type_.signed
     if value_bits > 31:
-        return "bigint", None
-    return ("integer" if value_bits > 15 else "smallint"), None
+        return "bigint", "number", None
+    return ("integer" if value_bits > 15 else "smallint"), "number", None
 
 
 def _adapt_json(type_: Type) -> Adapt:
@@ -266,127 +382,9 @@ def unique_identifier(name: str, taken: set[str]) -> str:
     return name
 
 
-def group_tables(program_id: bytes, schema_name: str, tables: Iterable[TypedTable]) -> ProgramTables:
-    """Return the tables of one program by kind and IDL name."""
-    tables = tuple(tables)
-    return ProgramTables(
-        program_id,
-        schema_name,
-        {table.type_name: table for table in tables if table.kind == "event"},
-        {table.type_name: table for table in tables if table.kind == "account"},
-    )
-
-
-# --- making them -----------------------------------------------------------------------------------------------------
-
-
-async def ensure_tables(connection: AsyncConnection, program: Program) -> ProgramTables:
-    """
-    Make and register the tables that `program` lacks, and return all of them.
-
-    A new event or account type is added. Existing tables stay as they are.
-
-    Raises:
-        DataError: a type that is registered has other fields in this IDL.
-    """
-    async with transaction(connection):
-        await connection.execute("select pg_advisory_xact_lock(%s)", (TABLES_LOCK,))
-        schema = await _registered_schema(connection, program.program_id)
-        if schema is None:
-            schema = await _free_schema(connection, program)
-            await connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
-        await _register_program(connection, program, schema)
-        tables = plan_tables(program, schema)
-        known = await _registered_columns(connection, schema)
-        for table in tables:
-            columns = known.get((table.kind, table.type_name))
-            if columns is None:
-                await _create_table(connection, table)
-            elif columns != table.registry_columns():
-                raise DataError(
-                    f"the IDL of {program.name} has other fields for the {table.kind} {table.type_name} "
-                    f"({_difference(columns, table.registry_columns())}) than the tables in schema {schema!r}: "
-                    "index it into another database, or use the IDL that the tables were made from"
-                )
-        await _grant(connection, schema)
-    return group_tables(program.program_id, schema, tables)
-
-
-def _difference(known: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> str:
-    for before, after in zip(known, wanted, strict=False):
-        if list(before) != list(after):
-            return f"{before[0]} as {before[2]} has become {after[0]} as {after[2]}"
-    longer = known if len(known) > len(wanted) else wanted
-    return f"{longer[min(len(known), len(wanted))][0]} is {'gone' if longer is known else 'new'}"
-
-
-async def _registered_schema(connection: AsyncConnection, program_id: bytes) -> str | None:
-    cursor = await connection.execute("select schema_name from capstan.programs where program_id = %s", (program_id,))
-    row = await cursor.fetchone()
-    return str(row[0]) if row else None
-
-
-async def _free_schema(connection: AsyncConnection, program: Program) -> str:
-    """The program's name, unless it is ours, PostgreSQL's, or anybody else's in this database."""
-    name = cut_identifier(snake_case(program.name) or "program")
-    cursor = await connection.execute("select nspname from pg_namespace")
-    taken = {str(row[0]).casefold() for row in await cursor.fetchall()} | RESERVED_SCHEMAS
-    if name not in taken and not name.startswith("pg_"):
-        return name
-    suffix = program.program_id.hex()[:8]
-    return unique_identifier(f"{name.removeprefix('pg_')}_{suffix}", taken)
-
-
-async def _register_program(connection: AsyncConnection, program: Program, schema: str) -> None:
-    text = escape_text(program.idl.text)
-    await connection.execute(
-        "insert into capstan.programs as p (program_id, name, schema_name, idl, idl_sha256) "
-        "values (%s, %s, %s, %s, %s) "
-        "on conflict (program_id) do update set name = excluded.name, idl = excluded.idl, "
-        "idl_sha256 = excluded.idl_sha256 where p.idl_sha256 <> excluded.idl_sha256",
-        (program.program_id, program.name, schema, text, hashlib.sha256(text.encode()).digest()),
-    )
-
-
-async def _registered_columns(connection: AsyncConnection, schema: str) -> dict[tuple[str, str], list[list[str]]]:
-    cursor = await connection.execute(
-        "select kind, type_name, columns from capstan.typed_tables where schema_name = %s", (schema,)
-    )
-    return {(kind, type_name): columns for kind, type_name, columns in await cursor.fetchall()}
-
-
-async def _create_table(connection: AsyncConnection, table: TypedTable) -> None:
-    own = {name for name, _ in OWN_COLUMNS[table.kind]}
-    lines = [
-        sql.SQL("{} {} {}").format(
-            sql.Identifier(name), sql.SQL(pg_type), sql.SQL(CONSTRAINTS.get(name, "") if name in own else "")
-        )
-        for name, pg_type in table.typed_names
-    ]
-    key = "signature, kind, ordinal" if table.kind == "event" else "address"
-    await connection.execute(
-        sql.SQL("create table {} ({}, primary key ({}))").format(
-            table.identifier, sql.SQL(", ").join(lines), sql.SQL(key)
-        )
-    )
-    await connection.execute(sql.SQL("create index on {} (slot)").format(table.identifier))
-    await connection.execute(
-        "insert into capstan.typed_tables (schema_name, table_name, kind, type_name, columns) "
-        "values (%s, %s, %s, %s, %s)",
-        (table.schema_name, table.table_name, table.kind, table.type_name, json.dumps(table.registry_columns())),
-    )
-
-
-async def _grant(connection: AsyncConnection, schema: str) -> None:
-    """Let the other roles read, and the indexer write where the operator's own login made the tables."""
-    cursor = await connection.execute(
-        "select rolname from pg_roles where rolname = any(%s)", ([INDEXER_ROLE, ENGINE_ROLE, DASHBOARD_ROLE],)
-    )
-    roles = [str(row[0]) for row in await cursor.fetchall()]
-    for role in roles:
-        names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
-        await connection.execute(sql.SQL("grant usage on schema {schema} to {role}").format(**names))
-        right = "select, insert, update, delete" if role == INDEXER_ROLE else "select"
-        await connection.execute(
-            sql.SQL("grant {right} on all tables in schema {schema} to {role}").format(right=sql.SQL(right), **names)
-        )
+def _numbered_identifier(name: str, taken: set[str]) -> str:
+    """Return `name_2`, or with the first number that is free, and add it to `taken`."""
+    number = 2
+    while cut_identifier(f"{name}_{number}").casefold() in taken:
+        number += 1
+    return unique_identifier(f"{name}_{number}", taken)

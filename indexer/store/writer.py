@@ -7,23 +7,27 @@ that tables can keep. Account state is in accounts.py.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import psycopg
 from psycopg import sql
 
-from indexer.errors import DataError
-from indexer.store.copy import DO_NOTHING, Target, insert_rows
+from indexer.errors import DataError, RetryableError
+from indexer.store.copy import DO_NOTHING, Target, copy_rows, insert_rows
+from indexer.store.coverage import Proof, prove, select_start
 from indexer.store.database import AsyncConnection, transaction
+from indexer.store.partitions import RAW_TABLE, TableName, ensure_partitions
 from indexer.store.queries import load_queries
+from indexer.store.raw import delete_bodies, delete_bodies_of, insert_bodies
 from indexer.store.typed import ESCAPE, ProgramTables, TypedTable, escape_text
 
 Commitment: TypeAlias = Literal["confirmed", "finalized"]
 
 QUERIES = load_queries("indexer")
+REGISTRY = load_queries("registry")
 
 
 class Event(Protocol):
@@ -75,6 +79,7 @@ class TransactionRow:
         err: the RPC's TransactionError as JSON text, None where the transaction succeeded.
         complete: whether its logs were all there, so that no event can be missing.
         mentions: ids of the indexed programs among its accounts.
+        blockhash: of the block that its slot held just before it was read, base58; None where that is not known.
     """
 
     signature: bytes
@@ -86,6 +91,7 @@ class TransactionRow:
     commitment: Commitment
     complete: bool
     mentions: tuple[bytes, ...]
+    blockhash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,15 @@ class Batch:
     Args:
         finalized: signature -> slot of stored transactions now known to be finalized there; unknown ones are left out
             of the count in `Written.promoted`.
-        frontiers: program id -> slot up to which, with this batch, every finalized transaction is stored. Never moves
-            back.
+        frontiers: program id -> slot up to which, with this batch, every finalized transaction since the old frontier
+            is stored. Never moves back.
+        generation: of the registry that the batch was decoded with; None where nobody changes it.
+        again: the transactions were read again with other IDLs. What is stored of them is replaced; one that is stored
+            in another slot is left out, and a commitment stays what it is.
+        columns: events by the batch, by program id and name, each with the table it goes into, packed by columns.py; of
+            transactions in the batch, finalized, no identity twice.
+        raw: signature -> the body that its transaction was read from, JSON. Those without any are not stored raw.
+        coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
     """
 
     transactions: Sequence[TransactionRow] = ()
@@ -105,6 +118,22 @@ class Batch:
     problems: Sequence[Problem] = ()
     finalized: Mapping[bytes, int] = field(default_factory=dict)
     frontiers: Mapping[bytes, int] = field(default_factory=dict)
+    generation: int | None = None
+    again: bool = False
+    raw: Mapping[bytes, bytes] = field(default_factory=dict)
+    coverage: Sequence[Proof] = field(default=(), kw_only=True)
+    columns: Sequence["PackedEvents"] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedEvents:
+    """Events of one type as a binary COPY: `count` rows in `chunks`; `slots` are those that occur."""
+
+    table: TypedTable
+    chunks: Sequence[bytes | memoryview]
+    count: int
+    slots: frozenset[int]
+    escaped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +145,7 @@ class Written:
         transactions: inserted or changed.
         events: inserted.
         promoted: confirmed -> finalized by `Batch.finalized`.
-        replaced: signatures that had been stored in another slot.
+        replaced: signatures that had been stored in another slot, or perhaps in another block of the same slot.
         refused: signatures whose stored row is finalized in another slot than the batch's confirmed one.
         escaped: strings that held a NUL; typed.py says how it is written.
     """
@@ -129,34 +158,51 @@ class Written:
     escaped: int = 0
 
 
-async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping[bytes, ProgramTables]) -> Written:
+async def write_batch(
+    connection: AsyncConnection,
+    batch: Batch,
+    tables: Mapping[bytes, ProgramTables],
+    *,
+    finish: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+) -> Written:
     """
     Write a batch in one transaction. Replaying it changes nothing.
 
-    A known signature in another slot replaces its transaction and events, unless the stored one is finalized and the
-    batch's is not. A finalized row never becomes confirmed again, a complete one never incomplete.
+    A known signature in another slot, or another block of it, replaces its transaction and events, unless the stored
+    one is finalized and the batch's is not. A finalized row never becomes confirmed again, a complete one never
+    incomplete.
 
     Args:
         connection: of `connect`, not in a transaction.
         tables: from `ensure_tables`, by program id; every event's program must be in it.
+        finish: what else belongs into the same database transaction; last, and an error in it undoes everything.
 
     Raises:
         DataError: an event of a program or type that has no table.
-        RetryableError: the server went away; nothing of the batch is stored, or (lost while committing) all of it.
+        RetryableError: the server went away; nothing of the batch is stored, or (lost while committing) all of it. Or
+            the registry has changed since the batch was decoded: decode it again.
     """
     assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE, (
         "a batch is a transaction of its own"
     )
     transactions = _newest(batch.transactions)
+    refused_again: set[bytes] = set()
+    partitioned = await ensure_partitions(connection, _wanted_partitions(batch, tables))
     async with transaction(connection):
+        await _hold_registry(connection, batch.generation)
         frontiers = await _lock_frontiers(connection, batch, transactions.values())
+        if batch.again:
+            transactions, refused_again = await _clear_stored(connection, transactions)
         moved = await _select_moved(connection, transactions)
-        refused = {signature for signature, stored in moved.items() if _is_stale(transactions[signature], stored)}
+        refused = {signature for signature, (stored, _) in moved.items() if _is_stale(transactions[signature], stored)}
+        elsewhere = {signature for signature in refused if moved[signature][1] != transactions[signature].slot}
         replaced = tuple(signature for signature in moved if signature not in refused)
+        refused |= refused_again
         if replaced:
-            await _delete_dependents(connection, replaced)
+            await delete_dependents(connection, replaced)
+            await delete_bodies(connection, "delete_raw_of_replaced", replaced)
         for signature in refused:
-            del transactions[signature]
+            transactions.pop(signature, None)
         late = {s for s, row in transactions.items() if _is_late(row.slot, row.mentions, frontiers, row.commitment)}
         changed = await _upsert_transactions(connection, transactions.values(), late)
         await insert_rows(
@@ -164,13 +210,41 @@ async def write_batch(connection: AsyncConnection, batch: Batch, tables: Mapping
             MENTIONS,
             [(program_id, row.slot, row.signature) for row in transactions.values() for program_id in row.mentions],
         )
-        events, escaped = await _insert_events(connection, batch.events, refused, tables)
+        kept = {s: r.slot for s, r in transactions.items() if r.mentions and s in batch.raw}
+        await insert_bodies(connection, kept, batch.raw)
+        events, escaped = await _insert_events(connection, batch.events, refused, tables, partitioned)
+        for packed in batch.columns:
+            name = TableName(packed.table.schema_name, packed.table.table_name)
+            conflict = event_conflict(partitioned=name in partitioned)
+            target = Target(packed.table.identifier, packed.table.typed_names, conflict)
+            events += await copy_rows(connection, target, packed.chunks)
+            escaped += packed.escaped
         problems = [problem for problem in batch.problems if problem.subject not in refused]
         await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
         promoted = await _promote(connection, batch.finalized)
-        for program_id, slot in sorted(batch.frontiers.items()):
-            await connection.execute(QUERIES["advance_frontier"], {"program_id": program_id, "slot": slot})
-    return Written(changed, events, promoted, replaced, tuple(refused), escaped)
+        for proof in await _proofs(connection, batch, frontiers):
+            await prove(connection, proof)
+        if finish is not None:
+            await finish(connection)
+    return Written(changed, events, promoted, replaced, tuple(elsewhere | refused_again), escaped)
+
+
+def _wanted_partitions(batch: Batch, tables: Mapping[bytes, ProgramTables]) -> dict[TableName, set[int]]:
+    """Return the slots of a batch's rows by table; an event without a table is refused later."""
+    wanted: dict[TableName, set[int]] = defaultdict(set)
+    if batch.raw:
+        wanted[RAW_TABLE] = {row.slot for row in batch.transactions}
+    slots: dict[tuple[bytes, str], set[int]] = defaultdict(set)
+    for event in batch.events:
+        slots[event.program_id, event.name].add(event.slot)
+    for (program_id, name), seen in slots.items():
+        program = tables.get(program_id)
+        table = program.events.get(name) if program else None
+        if table is not None:
+            wanted[TableName(table.schema_name, table.table_name)] |= seen
+    for packed in batch.columns:
+        wanted[TableName(packed.table.schema_name, packed.table.table_name)] |= packed.slots
+    return wanted
 
 
 MENTIONS = Target(
@@ -201,9 +275,44 @@ TRANSACTIONS = Target(
         ("compute_units", "bigint"),
         ("commitment", "text"),
         ("complete", "boolean"),
+        ("blockhash", "text"),
     ),
     sql.SQL(QUERIES["transaction_conflict"]),
 )
+
+
+async def _hold_registry(connection: AsyncConnection, generation: int | None) -> None:
+    """Keep the registry as it is until the batch is committed, and prove that it is what the batch was decoded with."""
+    if generation is None:
+        return
+    await connection.execute(REGISTRY["share_registry"])
+    row = await (await connection.execute(REGISTRY["select_generation"])).fetchone()
+    if row is None or row[0] != generation:
+        raise RetryableError("the registry of IDLs has changed since these transactions were decoded")
+
+
+async def _clear_stored(
+    connection: AsyncConnection, transactions: Mapping[bytes, TransactionRow]
+) -> tuple[dict[bytes, TransactionRow], set[bytes]]:
+    """
+    Delete what hangs on transactions that were read again, and tell the lake. Return them as they are to be written.
+
+    Also those that are left out: stored in another slot by now, or only confirmed when read and not stored any more.
+    """
+    slots = {"signatures": list(transactions), "slots": [row.slot for row in transactions.values()]}
+    await connection.execute(QUERIES["lock_transactions"], slots)
+    stored = await select_stored(connection, list(transactions))
+    kept: dict[bytes, TransactionRow] = {}
+    for signature, row in transactions.items():
+        known = stored.get(signature)
+        if known is None and row.commitment == "finalized":
+            kept[signature] = row
+        elif known is not None and known.slot == row.slot:
+            kept[signature] = replace(row, commitment=known.commitment, blockhash=known.blockhash)
+    await delete_dependents(connection, list(kept))
+    finalized = [signature for signature, row in kept.items() if row.commitment == "finalized"]
+    await connection.execute(QUERIES["note_late"], {"signatures": finalized})
+    return kept, set(transactions) - set(kept)
 
 
 def _newest(rows: Iterable[TransactionRow]) -> dict[bytes, TransactionRow]:
@@ -225,6 +334,17 @@ def _is_late(slot: int, mentions: Sequence[bytes], frontiers: Mapping[bytes, int
     return commitment == "finalized" and any(slot <= frontiers.get(program_id, -1) for program_id in mentions)
 
 
+async def _proofs(connection: AsyncConnection, batch: Batch, frontiers: Mapping[bytes, int]) -> list[Proof]:
+    """Return everything that the batch proves; a frontier stands for what lies between the old one and it."""
+    proofs = list(batch.coverage)
+    for program_id, slot in sorted(batch.frontiers.items()):
+        known = frontiers.get(program_id)
+        first = await select_start(connection, program_id) if known is None else known + 1
+        if first <= slot:
+            proofs.append(Proof(program_id, first, slot, "signatures"))
+    return proofs
+
+
 async def _lock_frontiers(
     connection: AsyncConnection, batch: Batch, transactions: Iterable[TransactionRow]
 ) -> dict[bytes, int]:
@@ -234,22 +354,31 @@ async def _lock_frontiers(
     A writer that moves a frontier waits for those that write below it, and they for it: otherwise a row could slip in
     below a frontier without being seen as late.
     """
-    programs = sorted({program_id for row in transactions for program_id in row.mentions} | set(batch.frontiers))
-    name = "lock_frontier" if batch.frontiers else "share_frontier"
+    proven = {*batch.frontiers, *(proof.program_id for proof in batch.coverage)}
+    programs = sorted({program_id for row in transactions for program_id in row.mentions} | proven)
+    name = "lock_frontier" if proven else "share_frontier"
     for program_id in programs:
         await connection.execute(QUERIES[name], {"program_id": program_id})
     cursor = await connection.execute(QUERIES["select_frontiers"], {"program_ids": programs})
     return {bytes(program_id): int(slot) for program_id, slot in await cursor.fetchall()}
 
 
-async def _select_moved(connection: AsyncConnection, rows: Mapping[bytes, TransactionRow]) -> dict[bytes, str]:
-    """Return the stored commitment of signatures that are stored in another slot."""
-    parameters = {"signatures": list(rows), "slots": [row.slot for row in rows.values()]}
+async def _select_moved(
+    connection: AsyncConnection, rows: Mapping[bytes, TransactionRow]
+) -> dict[bytes, tuple[str, int]]:
+    """Return the stored commitment and slot of signatures that are stored as another execution."""
+    parameters = {
+        "signatures": list(rows),
+        "slots": [row.slot for row in rows.values()],
+        "blockhashes": [row.blockhash for row in rows.values()],
+        "finals": [row.commitment == "finalized" for row in rows.values()],
+        "completes": [row.complete for row in rows.values()],
+    }
     cursor = await connection.execute(QUERIES["select_moved"], parameters)
-    return {bytes(signature): str(commitment) for signature, commitment in await cursor.fetchall()}
+    return {bytes(signature): (str(commitment), int(slot)) for signature, commitment, slot in await cursor.fetchall()}
 
 
-async def _delete_dependents(connection: AsyncConnection, signatures: Collection[bytes]) -> None:
+async def delete_dependents(connection: AsyncConnection, signatures: Collection[bytes]) -> None:
     """Delete everything that hangs on these transactions: events of every program, mentions, problems."""
     parameters = {"signatures": list(signatures)}
     cursor = await connection.execute(QUERIES["select_event_tables"])
@@ -266,7 +395,11 @@ async def _upsert_transactions(
     completed = [row.signature for row in rows if row.complete]
     # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
     await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
-    plain = [(r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete) for r in rows]
+    await delete_bodies(connection, "delete_raw_of_completed", completed)
+    plain = [
+        (r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete, r.blockhash)
+        for r in rows
+    ]
     if late:
         # Before the upsert: only what differs from the stored row is news to the lake.
         await connection.execute(
@@ -285,29 +418,32 @@ async def _insert_events(
     events: Sequence[Event],
     refused: Collection[bytes],
     tables: Mapping[bytes, ProgramTables],
+    partitioned: Set[TableName],
 ) -> tuple[int, int]:
-    rows: dict[tuple[bytes, str], list[Sequence[Any]]] = defaultdict(list)
-    columns: dict[tuple[bytes, str], TypedTable] = {}
+    rows: dict[tuple[bytes, str, int], list[Sequence[Any]]] = defaultdict(list)
+    columns: dict[tuple[bytes, str, int], TypedTable] = {}
     escaped = 0
     for event in events:
         if event.signature in refused:
             continue
-        key = (event.program_id, event.name)
-        table = columns.get(key)
-        if table is None:
-            table = columns[key] = _event_table(tables, event)
+        table = _event_table(tables, event)
+        # Each version of an IDL has its own columns in the one table.
+        key = (event.program_id, event.name, id(table))
+        columns[key] = table
         row, strange = adapt_values(table, event.values)
         escaped += strange
         rows[key].append((event.signature, event.kind, event.ordinal, event.slot, event.block_time, *row))
     inserted = 0
     for key, table in sorted(columns.items(), key=lambda item: item[0]):
-        target = Target(table.identifier, table.typed_names, EVENT_CONFLICT)
+        name = TableName(table.schema_name, table.table_name)
+        target = Target(table.identifier, table.typed_names, event_conflict(partitioned=name in partitioned))
         inserted += await insert_rows(connection, target, _distinct(rows[key]))
     return inserted, escaped
 
 
-# Only the time may be filled in later: a node does not always know it at first.
-EVENT_CONFLICT = sql.SQL(QUERIES["event_conflict"])
+def event_conflict(*, partitioned: bool) -> sql.Composable:
+    """What follows an INSERT of events. Only the time may be filled in later: a node may not know it at first."""
+    return sql.SQL(QUERIES["event_conflict_in_partitions" if partitioned else "event_conflict"])
 
 
 def _distinct(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
@@ -317,7 +453,7 @@ def _distinct(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
 
 def _event_table(tables: Mapping[bytes, ProgramTables], event: Event) -> TypedTable:
     program = tables.get(event.program_id)
-    table = program.events.get(event.name) if program else None
+    table = program.event_table(event.name, event.slot) if program else None
     if table is None:
         raise DataError(
             f"there is no table for the event {event.name} of program {event.program_id.hex()}: ensure_tables was not "
@@ -379,14 +515,32 @@ async def select_known(connection: AsyncConnection, finalized: Mapping[bytes, in
         return {bytes(signature): bool(complete) for signature, complete in await cursor.fetchall()}
 
 
-async def select_unfinalized(connection: AsyncConnection, program_id: bytes, slot_max: int) -> dict[bytes, int]:
+class StoredRow(NamedTuple):
+    """What is stored of a transaction. `err` as JSON text."""
+
+    slot: int
+    commitment: Commitment
+    blockhash: str | None
+    complete: bool
+    err: str | None
+
+
+async def select_stored(connection: AsyncConnection, signatures: Collection[bytes]) -> dict[bytes, StoredRow]:
+    """Return what is stored of these transactions, in whatever slot."""
+    cursor = await connection.execute(QUERIES["select_stored_rows"], {"signatures": list(signatures)})
+    return {bytes(signature): StoredRow(*row) for signature, *row in await cursor.fetchall()}
+
+
+async def select_unfinalized(
+    connection: AsyncConnection, program_id: bytes, slot_max: int, slot_min: int = 0
+) -> dict[bytes, int]:
     """
-    Return signature -> slot of the program's transactions up to `slot_max` that are only confirmed.
+    Return signature -> slot of the program's transactions from `slot_min` to `slot_max` that are only confirmed.
 
     Those that an enumeration of finalized signatures over these slots does not name were dropped by a fork; ask for
     their status before dropping them.
     """
-    parameters = {"program_id": program_id, "slot_max": slot_max}
+    parameters = {"program_id": program_id, "slot_min": slot_min, "slot_max": slot_max}
     async with transaction(connection):
         cursor = await connection.execute(QUERIES["select_unfinalized"], parameters)
         return {bytes(signature): int(slot) for signature, slot in await cursor.fetchall()}
@@ -409,7 +563,8 @@ async def drop_transactions(connection: AsyncConnection, dropped: Mapping[bytes,
         cursor = await connection.execute(QUERIES["delete_transactions"], parameters)
         gone = [bytes(row[0]) for row in await cursor.fetchall()]
         if gone:
-            await _delete_dependents(connection, gone)
+            await delete_dependents(connection, gone)
+            await delete_bodies_of(connection, {signature: dropped[signature] for signature in gone})
         return len(gone)
 
 
@@ -429,6 +584,14 @@ async def ensure_chain(connection: AsyncConnection, genesis_hash: str) -> None:
             f"this database belongs to the chain with genesis hash {row[0] if row else None}, and the RPC is of "
             f"{genesis_hash}: choose another database, or the RPC of that chain"
         )
+
+
+async def select_chain(connection: AsyncConnection) -> str | None:
+    """Return the genesis hash (base58) of this database's chain, None before the first."""
+    async with transaction(connection):
+        cursor = await connection.execute(QUERIES["select_chain"])
+        row = await cursor.fetchone()
+    return str(row[0]) if row else None
 
 
 async def select_frontier(connection: AsyncConnection, program_id: bytes) -> int | None:

@@ -22,37 +22,52 @@ select pg_advisory_xact_lock_shared(213490599, hashtext(encode(%(program_id)s, '
 -- name: select_frontiers
 select program_id, slot from capstan.frontiers where program_id = any(%(program_ids)s);
 
--- name: advance_frontier
--- Never moves back.
-insert into capstan.frontiers as f (program_id, slot) values (%(program_id)s, %(slot)s)
-on conflict (program_id) do update set slot = excluded.slot, proven_at = now() where f.slot < excluded.slot;
-
 -- name: select_moved
--- Signatures that are stored in another slot than the one they come with now.
-select t.signature, t.commitment
-from unnest(%(signatures)s::bytea[], %(slots)s::bigint[]) as i (signature, slot)
-join capstan.transactions t on t.signature = i.signature and t.slot <> i.slot;
+-- Signatures that are stored as another execution than the one they come with now: in another slot, or only confirmed
+-- and not known to be in the same block of it. A finalized row that is not known to be another one replaces, too.
+-- And those that are finalized already, where a confirmed one comes and has nothing to add.
+select t.signature, t.commitment, t.slot
+from unnest(%(signatures)s::bytea[], %(slots)s::bigint[], %(blockhashes)s::text[], %(finals)s::boolean[],
+            %(completes)s::boolean[])
+     as i (signature, slot, blockhash, final, complete)
+join capstan.transactions t on t.signature = i.signature
+where t.slot <> i.slot
+   or (t.commitment = 'confirmed' and i.final and (t.blockhash = i.blockhash) is not true)
+   or (t.commitment = 'confirmed' and t.blockhash is distinct from i.blockhash)
+   or (t.commitment = 'finalized' and not i.final and (t.complete or not i.complete));
 
 -- name: transaction_conflict
--- A replay changes nothing. Finalized and complete never go back within a slot; in another slot the row is a new one.
+-- A replay changes nothing. Finalized and complete never go back within a block; in another slot, or another block of
+-- the same slot, the row is a new one. A finalized row stays in its block.
 on conflict (signature) do update set
     slot = excluded.slot,
-    block_time = coalesce(excluded.block_time, t.block_time),
-    err = excluded.err,
+    block_time = case when t.slot <> excluded.slot then excluded.block_time
+                      else coalesce(excluded.block_time, t.block_time) end,
+    err = case when t.slot = excluded.slot and t.commitment = 'finalized' then t.err else excluded.err end,
     fee = excluded.fee,
     compute_units = coalesce(excluded.compute_units, t.compute_units),
     commitment = case when t.slot = excluded.slot and t.commitment = 'finalized' then t.commitment
                       else excluded.commitment end,
-    complete = excluded.complete or (t.complete and t.slot = excluded.slot),
+    complete = excluded.complete or (t.complete and t.slot = excluded.slot
+                                     and (t.commitment = 'finalized' or (t.blockhash = excluded.blockhash) is true
+                                          or num_nonnulls(t.blockhash, excluded.blockhash) = 0)),
+    blockhash = case when t.slot = excluded.slot and t.commitment = 'finalized'
+                     then coalesce(t.blockhash, excluded.blockhash) else excluded.blockhash end,
     indexed_at = case when t.slot = excluded.slot then t.indexed_at else clock_timestamp() end
 where t.slot <> excluded.slot
    or (t.commitment = 'confirmed' and excluded.commitment = 'finalized')
+   or (t.commitment = 'confirmed' and t.blockhash is distinct from excluded.blockhash)
    or (excluded.complete and not t.complete)
    or (t.block_time is null and excluded.block_time is not null);
 
 -- name: event_conflict
 -- An event's identity decides; only a time that was not known may be filled in.
 on conflict (signature, kind, ordinal) do update set block_time = excluded.block_time
+where t.block_time is null and excluded.block_time is not null;
+
+-- name: event_conflict_in_partitions
+-- The same where the table is partitioned: its keys have the slot in them. An event has one slot, its transaction's.
+on conflict (signature, kind, ordinal, slot) do update set block_time = excluded.block_time
 where t.block_time is null and excluded.block_time is not null;
 
 -- name: note_late_transactions
@@ -62,6 +77,11 @@ select i.signature
 from unnest(%(signatures)s::bytea[], %(slots)s::bigint[], %(completes)s::boolean[]) as i (signature, slot, complete)
 left join capstan.transactions t using (signature)
 where t.signature is null or t.slot <> i.slot or t.commitment = 'confirmed' or (i.complete and not t.complete)
+on conflict (signature) do update set noted_at = clock_timestamp();
+
+-- name: note_late
+-- Transactions that were read again: what the lake has of them, if it has them, is to be replaced.
+insert into capstan.late_transactions (signature) select unnest(%(signatures)s::bytea[])
 on conflict (signature) do update set noted_at = clock_timestamp();
 
 -- name: note_late_promotions
@@ -90,10 +110,14 @@ select t.signature, t.complete
 from unnest(%(signatures)s::bytea[], %(slots)s::bigint[]) as i (signature, slot)
 join capstan.transactions t on t.signature = i.signature and t.slot = i.slot;
 
+-- name: select_stored_rows
+select signature, slot, commitment, blockhash, complete, err
+from capstan.transactions where signature = any(%(signatures)s);
+
 -- name: select_unfinalized
 select t.signature, t.slot
 from capstan.transactions t
-where t.commitment = 'confirmed' and t.slot <= %(slot_max)s
+where t.commitment = 'confirmed' and t.slot between %(slot_min)s and %(slot_max)s
   and exists (select from capstan.mentions m where m.signature = t.signature and m.program_id = %(program_id)s);
 
 -- name: delete_transactions

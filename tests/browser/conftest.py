@@ -33,7 +33,7 @@ from indexer.chain.program import Program
 from indexer.store.accounts import AccountRow, Closed, write_accounts
 from indexer.store.database import Database, connect
 from indexer.store.lake import Lake
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import Batch, TransactionRow, beat, write_batch
 
 ROOT = Path(__file__).parents[2]

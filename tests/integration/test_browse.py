@@ -8,7 +8,7 @@ from indexer.store.accounts import AccountRow, Closed, write_accounts
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect
 from indexer.store.lake import Lake
 from indexer.store.reader import Reader
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import Batch, write_batch
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 

@@ -1,6 +1,6 @@
 """The frontier: it moves by complete enumeration alone, together with the rows, and never on an error."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ from indexer.frontier import Frontier
 from indexer.intake import read_bodies
 from indexer.sources.rpc import Rpc
 from indexer.store.audit import Stored, read_postgres
+from indexer.store.coverage import start_history
 from indexer.store.database import Database, Pool, connect, open_pool, session
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import select_frontier, write_batch
 from tests.fixtures.scripted_node import PROGRAM, Entry, ScriptedNode
 
@@ -44,10 +45,11 @@ class Rig:
     def stored(self) -> Stored:
         return read_postgres(self.database.dsn)
 
-    async def hear(self, *entries: Entry) -> None:
-        """Store transactions as the live feed does: confirmed."""
+    async def hear(self, *entries: Entry, blockhashes: Mapping[int, str] | None = None) -> None:
+        """Store transactions as the live feed does: confirmed, with the blockhashes of now unless others are given."""
         bodies = [httpx.Response(200, json=entry.body(PROGRAM)).content for entry in entries]
-        read = read_bodies(bodies, PROGRAMS, "confirmed")
+        hashes = {entry.slot: self.node.blockhash(entry.slot) for entry in entries}
+        read = read_bodies(bodies, PROGRAMS, "confirmed", blockhashes=hashes if blockhashes is None else blockhashes)
         async with session(self.pool) as connection:
             await write_batch(connection, read.batch(finalized={}, frontiers={}), self.frontier.tables)
 
@@ -85,7 +87,7 @@ async def test_running_it_twice_changes_nothing(database: Database) -> None:
         await it.frontier.advance()
         before = it.stored()
         with psycopg.connect(database.dsn) as connection:
-            connection.execute("delete from capstan.frontiers")  # as if all of it had to be proven again
+            connection.execute("truncate capstan.frontiers, capstan.coverage")  # as if all of it had to be proven again
         node.asked.clear()
         advanced = await it.frontier.advance()
         assert advanced.transactions == 0
@@ -199,3 +201,100 @@ async def test_an_unreadable_event_is_counted_and_the_rest_goes_on(database: Dat
             assert numbers(it.stored()) == [1, 3]
             assert it.stored().problems == 1
             assert await it.slot() == 9
+
+
+async def test_the_same_slot_with_another_block_is_fetched_again(database: Database) -> None:
+    """The same signature in the same slot, executed differently there: what is final is what the final block says."""
+    heard, final = Entry(1, 5, amount=111), Entry(1, 5, amount=222)
+    node = ScriptedNode([heard], finalized_slot=0)
+    async with rig(database, node) as it:
+        await it.hear(heard)
+        node.entries, node.blockhashes[5] = [final], "another-block"
+        node.finalized_slot = 9
+        advanced = await it.frontier.advance()
+        assert numbers(it.stored()) == [222]
+        assert (advanced.transactions, dict(advanced.touched)) == (1, {bytes([7]) * 32: 5})
+        assert [t.finalized for t in it.stored().transactions.values()] == [True]
+
+
+async def test_a_success_that_failed_in_the_final_block_leaves_no_events(database: Database) -> None:
+    """Its events did not happen; the transaction stays, as failed."""
+    heard, final = Entry(1, 5, amount=111), Entry(1, 5, err={"InstructionError": [0, {"Custom": 1}]})
+    node = ScriptedNode([heard], finalized_slot=0)
+    async with rig(database, node) as it:
+        await it.hear(heard)
+        node.entries, node.blockhashes[5] = [final], "another-block"
+        node.finalized_slot = 9
+        await it.frontier.advance()
+        assert numbers(it.stored()) == []
+        assert [(t.finalized, t.failed) for t in it.stored().transactions.values()] == [(True, True)]
+
+
+@pytest.mark.parametrize("lost", ["never known", "not shown"])
+async def test_a_block_that_cannot_be_named_proves_nothing(database: Database, lost: str) -> None:
+    """Without both blockhashes the body is fetched again, at finalized."""
+    heard, final = Entry(1, 5, amount=111), Entry(1, 5, amount=222)
+    node = ScriptedNode([final], finalized_slot=9)
+    if lost == "not shown":
+        node.hidden.add(5)
+    async with rig(database, node) as it:
+        await it.hear(heard, blockhashes={} if lost == "never known" else None)
+        await it.frontier.advance()
+        assert numbers(it.stored()) == [222]
+
+
+async def test_a_final_row_that_the_listing_lacks_is_not_dropped(database: Database) -> None:
+    """Two answers are needed to drop; where the second one contradicts the first, the row is promoted."""
+    node = ScriptedNode([Entry(1, 5), Entry(2, 6)], finalized_slot=0)
+    async with rig(database, node) as it:
+        await it.hear(*node.entries)
+        node.finalized_slot = 9
+        node.odd["getSignaturesForAddress"] = []
+        advanced = await it.frontier.advance()
+        assert advanced.dropped == 0
+        assert [t.finalized for t in it.stored().transactions.values()] == [True, True]
+
+
+async def test_what_pubsub_brings_late_changes_no_final_row(database: Database) -> None:
+    """A confirmed body of a dropped block that arrives after the final one has nothing to say."""
+    final, stale = Entry(1, 5, amount=222), Entry(1, 5, amount=111)
+    async with rig(database, ScriptedNode([final], finalized_slot=9)) as it:
+        await it.frontier.advance()
+        before = it.stored()
+        await it.hear(stale, blockhashes={5: "a-dropped-block"})
+        assert it.stored() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("getSlot", "7"),
+        ("getSlot", None),
+        ("getSignaturesForAddress", {"a": 1}),
+        ("getSignaturesForAddress", [{"signature": "x", "slot": 1}, {"signature": "y", "slot": 2}]),
+        ("getSignatureStatuses", {"value": []}),
+        ("getSignatureStatuses", {"context": {"slot": 9}, "value": []}),
+        ("getBlock", {"blockhash": 7}),
+    ],
+)
+async def test_an_answer_of_another_shape_moves_nothing(database: Database, method: str, answer: object) -> None:
+    """What cannot be read is asked again later, and names the node."""
+    node = ScriptedNode([Entry(1, 5)], finalized_slot=9, odd={method: answer})
+    async with rig(database, node) as it:
+        await it.hear(Entry(1, 5), Entry(2, 5))
+        with pytest.raises(RetryableError, match="http://node:1"):
+            await it.frontier.advance()
+        assert await it.slot() is None
+
+
+async def test_a_node_that_threw_its_past_away_proves_nothing_about_it(database: Database) -> None:
+    """An empty page where the node keeps no blocks any more is not the beginning; who says where to start, goes on."""
+    node = ScriptedNode([Entry(1, 500)], finalized_slot=900, odd={"getFirstAvailableBlock": 400})
+    async with rig(database, node) as it:
+        with pytest.raises(RetryableError, match="keeps no blocks below slot 400"):
+            await it.frontier.advance()
+        assert await it.slot() is None
+        async with session(it.pool) as connection:
+            await start_history(connection, PROGRAM.program_id, 400)
+        await it.frontier.advance()
+        assert await it.slot() == 900

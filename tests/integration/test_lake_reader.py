@@ -17,7 +17,7 @@ from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, conne
 from indexer.store.lake import Lake
 from indexer.store.migrate import migrate
 from indexer.store.reader import Reader
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import Batch, beat, write_batch
 from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 

@@ -13,7 +13,8 @@ from indexer.errors import DataError
 from indexer.store.accounts import AccountRow, Closed, WrittenAccounts, reconcile_accounts, write_accounts
 from indexer.store.copy import COPY_ROWS_MIN
 from indexer.store.database import INDEXER_ROLE, AsyncConnection, Database, connect
-from indexer.store.typed import ProgramTables, ensure_tables
+from indexer.store.registry import ensure_tables
+from indexer.store.typed import ProgramTables
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()

@@ -31,6 +31,7 @@ class BlockList:
     type: ArrowType
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         at, counts = self._bounds(batch, rows, at)
         sizes = counts * self.block.size
 
@@ -46,6 +47,7 @@ class BlockList:
         return list_array(self.type, counts, elements), at + sizes
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         at, counts = self._bounds(batch, rows, at)
         return at + counts * self.block.size
 
@@ -90,6 +92,7 @@ class NodeList:
     length: int | None = None
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         at, counts = self._bounds(batch, rows, at)
         starts = np.zeros(int(counts.sum()), np.int64)
         behind = self._pass(batch, rows, at, counts, starts)
@@ -102,6 +105,7 @@ class NodeList:
         return list_array(self.type, counts, elements), behind
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         at, counts = self._bounds(batch, rows, at)
         return self._pass(batch, rows, at, counts, None)
 

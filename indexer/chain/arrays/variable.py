@@ -38,10 +38,12 @@ class FixedValue:
     block: Block
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         arrays, behind = self.block.read(batch, rows, at)
         return arrays[0], behind
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         return batch.need(rows, at, self.block.size)[0] + self.block.size
 
 
@@ -52,12 +54,14 @@ class Blob:
     is_string: bool
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         at, lengths = self._bounds(batch, rows, at)
         values = batch.ranges(at, lengths)
         behind = at + lengths
         return (_text(values, lambda bad: batch.kill(rows, bad)) if self.is_string else values), behind
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         at, lengths = self._bounds(batch, rows, at)
         return at + lengths
 
@@ -116,6 +120,7 @@ class Maybe:
     room: int | None = None
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         at, present, lanes = self._tags(batch, rows, at)
         behind = at + (self.room or self.offset)
         if not len(lanes):
@@ -126,6 +131,7 @@ class Maybe:
         return spread(values, present, self.type), behind
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         at, _, lanes = self._tags(batch, rows, at)
         behind = at + (self.room or self.offset)
         if self.room is None and len(lanes):
@@ -152,6 +158,7 @@ class Choice:
     type: ArrowType
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         at, tags = self._tags(batch, rows, at)
         behind = at + 1
         arrays = [variant_array(tags, self.names, len(tags))]
@@ -167,6 +174,7 @@ class Choice:
         return struct_array(self.type, arrays, len(tags)), behind
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         at, tags = self._tags(batch, rows, at)
         behind = at + 1
         for number, variant in enumerate(self.variants):
@@ -203,6 +211,7 @@ class Record:
     tail: int = 0
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         arrays, behind = self.read_fields(batch, rows, at)
         return struct_array(self.type, arrays, len(at)), behind
 
@@ -219,6 +228,7 @@ class Record:
         return arrays, self._behind(batch, rows, at)
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         for padding, step in self.steps:
             if isinstance(step, Block):
                 size = padding + step.size
@@ -240,6 +250,7 @@ class Text:
     depth: int
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         texts: list[str | None] = []
 
         def keep(value: Value) -> None:
@@ -249,6 +260,7 @@ class Text:
         return pa.array(texts, pa.utf8()), behind
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         return self._each(batch, rows, at, lambda _value: None, lambda: None)
 
     def _each(
@@ -283,8 +295,10 @@ class Refused:
     type: ArrowType
 
     def read(self, batch: Batch, rows: Rows, at: Ints) -> tuple[ArrowArray, Ints]:
+        """Return the values and the positions behind them, as every `Node`."""
         return pa.nulls(len(at), self.type), self.skip(batch, rows, at)
 
     def skip(self, batch: Batch, rows: Rows, at: Ints) -> Ints:
+        """Return the positions behind the values, as every `Node`."""
         batch.kill(rows, np.ones(len(at), np.bool_))
         return np.zeros(len(at), np.int64)

@@ -1,0 +1,354 @@
+"""
+Whole files of finalized transactions, batch by batch, into Postgres or straight into the lake.
+
+For history that somebody has as files: no node is asked. What a file says it has is stored; that it has everything of
+some slots (`Covers`) only the operator can say, and without that no frontier moves. A line that is no transaction is
+counted and told, and everything around it goes on. A load that was killed goes on where it was; reading a part again
+changes nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import structlog
+from solders.pubkey import Pubkey
+
+from indexer.chain.batch import EventColumns, Extracted, extract_batch
+from indexer.chain.bodies import TransactionColumns, read_bodies
+from indexer.chain.program import Program
+from indexer.errors import SettingsError
+from indexer.sources.base import BodyBatch, Place, Source
+from indexer.store.columns import join, pack_events
+from indexer.store.database import Pool, session
+from indexer.store.files import FileProgress, count_hot_between, select_file, select_other_programs, upsert_file
+from indexer.store.lake import Lake
+from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
+from indexer.store.partitions import PARTITION_SLOTS
+from indexer.store.typed import ProgramTables
+from indexer.store.writer import Batch, PackedEvents, TransactionRow, select_frontier, write_batch
+
+# Lines that go into the lake in one transaction: each leaves a file a table.
+LAKE_BYTES = 64 << 20
+# So many bad lines are told one by one.
+TOLD_LINES_MAX = 20
+
+log = structlog.get_logger("indexer.archive")
+
+
+class Covers(NamedTuple):
+    """The slots of which the files have every finalized transaction of the programs, as the operator says."""
+
+    from_slot: int
+    to_slot: int
+
+    @classmethod
+    def read(cls, text: str) -> "Covers":
+        """Read FROM:TO. Raises SettingsError where it is not that."""
+        first, _, last = text.partition(":")
+        if not (first.isdigit() and last.isdigit() and int(first) <= int(last) < 2**63):
+            raise SettingsError(f"--covers {text!r} is no range of slots: write it as FROM:TO")
+        return cls(int(first), int(last))
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a load did: transactions and events read, lines that were none, and how long it took."""
+
+    transactions: int = 0
+    events: int = 0
+    bad_lines: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """
+    A batch of lines, read.
+
+    Args:
+        kept: rows of `transactions` without those whose signature came before.
+        signatures, bodies: of the kept rows.
+        mentions: the programs that each kept row mentions.
+        events: of the kept rows.
+    """
+
+    transactions: TransactionColumns
+    extracted: Extracted
+    kept: list[int]
+    signatures: list[bytes]
+    bodies: list[bytes]
+    mentions: list[tuple[bytes, ...]]
+    events: Mapping[tuple[bytes, str], EventColumns]
+    next: Place
+
+
+def prepare(batch: BodyBatch, programs: Mapping[bytes, Program], needles: Mapping[bytes, bytes]) -> Prepared:
+    """
+    Read a batch of lines.
+
+    Args:
+        needles: program id -> its key as a JSON string, by which lines are asked whether they mention it.
+    """
+    read = read_bodies(batch.bodies, list(programs), first_line=batch.first_line)
+    extracted = extract_batch(read, programs)
+    signatures: Any = read.table.column("signature").to_pylist()
+    # Filled from behind, so that the first of several stays.
+    kept = sorted(dict(zip(reversed(signatures), range(len(read) - 1, -1, -1), strict=True)).values())
+    events = extracted.events
+    if len(kept) < len(read):
+        events = {key: _only(found, kept) for key, found in events.items()}
+    views = list(read.bodies)
+    lines = read.table.column("line").to_numpy()[kept] - batch.first_line
+    bodies = [_result(bytes(views[line])) for line in lines.tolist()]
+    mentions = [tuple(key for key, needle in needles.items() if needle in body) for body in bodies]
+    return Prepared(read, extracted, kept, [signatures[row] for row in kept], bodies, mentions, events, batch.next)
+
+
+def _only(found: EventColumns, kept: Sequence[int]) -> EventColumns:
+    places = np.flatnonzero(np.isin(found.rows, np.array(kept, np.int64)))
+    return EventColumns(found.rows[places], found.identity.take(places), found.values.take(places))
+
+
+class _Reply(msgspec.Struct):
+    result: msgspec.Raw
+
+
+def _result(line: bytes) -> bytes:
+    """A line may be the whole reply; what is kept is the transaction in it."""
+    if line.startswith(b'{"jsonrpc"'):
+        return bytes(msgspec.json.decode(line, type=_Reply).result)
+    return line
+
+
+@dataclass(slots=True)
+class Archive:
+    """Loads sources into one database, or its lake."""
+
+    pool: Pool
+    programs: Mapping[bytes, Program]
+    tables: Mapping[bytes, ProgramTables]
+    covers: Covers | None = None
+    on_batch: Callable[[Loaded], None] = lambda _: None
+    loaded: Loaded = field(default_factory=Loaded)
+
+    async def to_postgres(self, sources: Sequence[Source]) -> Loaded:
+        """
+        Store everything in Postgres; the exporter takes it from there, as far as the frontiers reach.
+
+        Raises:
+            SettingsError: a source cannot be read, or what it covers does not follow what is there.
+            RetryableError: the database went away. Load again: it goes on where it was.
+        """
+        if self.covers is not None:
+            for program_id in self.programs:
+                async with session(self.pool) as connection:
+                    frontier = await select_frontier(connection, program_id)
+                _check_follows(self.covers, frontier, "what is proven so far")
+        await self._load(sources, "postgres", self._write_postgres)
+        await self._prove()
+        return self.loaded
+
+    async def to_lake(self, sources: Sequence[Source], lake: Lake) -> Loaded:
+        """
+        Store everything in the lake alone, but for what could not be read, which is shown from Postgres.
+
+        Raises:
+            SettingsError: what the sources cover is not said, does not follow what is in the lake, or is in Postgres.
+            RetryableError: the database went away. Load again: it goes on where it was.
+        """
+        covers = await self._check_lake(lake)
+        load = LakeLoad(lake, self.tables, covers.to_slot)
+
+        async def write(group: Sequence[Prepared]) -> int:
+            batches = [_lake_batch(prepared, self.programs, self.tables) for prepared in group]
+            count = await asyncio.to_thread(load.write, batches)
+            problems = [problem for prepared in group for problem in prepared.extracted.problems]
+            async with session(self.pool) as connection:
+                await write_batch(connection, Batch(problems=problems), self.tables)
+            return count
+
+        await self._load(sources, "lake", write, LAKE_BYTES)
+        await self._prove()
+        return self.loaded
+
+    async def _check_lake(self, lake: Lake) -> Covers:
+        if self.covers is None:
+            raise SettingsError(
+                "--lake-only moves the lake's watermarks: say with --covers FROM:TO what the files have"
+            )
+        watermarks = await asyncio.to_thread(lake.watermarks)
+        reached = min(watermarks.values(), default=None)
+        _check_follows(self.covers, reached, "what is in the lake")
+        async with session(self.pool) as connection:
+            others = await select_other_programs(connection, list(self.programs))
+            if others:
+                raise SettingsError(
+                    f"this database indexes {', '.join(others)} as well: load the lake alone for all programs at once"
+                )
+            after = -1 if reached is None else reached
+            hot = await count_hot_between(connection, after, self.covers.to_slot)
+        if hot:
+            raise SettingsError(
+                f"PostgreSQL holds {hot:,} transactions of the slots {after + 1:,} to {self.covers.to_slot:,} that are "
+                "not in the lake yet: load these files without --lake-only"
+            )
+        return self.covers
+
+    async def _prove(self) -> None:
+        if self.covers is not None:
+            frontiers = dict.fromkeys(self.programs, self.covers.to_slot)
+            async with session(self.pool) as connection:
+                await write_batch(connection, Batch(frontiers=frontiers), self.tables)
+
+    async def _load(
+        self,
+        sources: Sequence[Source],
+        target: str,
+        write: Callable[[Sequence[Prepared]], Awaitable[int]],
+        group_bytes: int = 1,
+    ) -> None:
+        started = time.monotonic()
+        for source in sources:
+            async with session(self.pool) as connection:
+                progress = await select_file(connection, source.identity, target)
+            if progress.done:
+                log.info("was read before", file=source.name, transactions=progress.transactions)
+                continue
+            read = self._prepared(source, Place(progress.bytes_read, progress.lines_read))
+            async for group in _grouped(read, group_bytes):
+                self._tell(source, group)
+                self.loaded.events += await write(group)
+                transactions = sum(len(prepared.kept) for prepared in group)
+                bad_lines = sum(len(prepared.transactions.errors) for prepared in group)
+                self.loaded.transactions += transactions
+                self.loaded.bad_lines += bad_lines
+                progress = FileProgress(
+                    group[-1].next.offset,
+                    group[-1].next.lines,
+                    progress.transactions + transactions,
+                    progress.bad_lines + bad_lines,
+                )
+                await self._remember(source, target, progress)
+                self.loaded.seconds = time.monotonic() - started
+                self.on_batch(self.loaded)
+            done = FileProgress(
+                progress.bytes_read, progress.lines_read, progress.transactions, progress.bad_lines, done=True
+            )
+            await self._remember(source, target, done)
+        self.loaded.seconds = time.monotonic() - started
+
+    async def _prepared(self, source: Source, place: Place) -> AsyncIterator[Prepared]:
+        """Read the next batch while the last one is written."""
+        batches = source.batches(place)
+        needles = {key: f'"{Pubkey(key)}"'.encode() for key in self.programs}
+
+        def following() -> Prepared | None:
+            batch = next(batches, None)
+            return None if batch is None else prepare(batch, self.programs, needles)
+
+        upcoming = asyncio.ensure_future(asyncio.to_thread(following))
+        try:
+            while (prepared := await upcoming) is not None:
+                upcoming = asyncio.ensure_future(asyncio.to_thread(following))
+                yield prepared
+        finally:
+            await asyncio.wait({upcoming})
+
+    async def _write_postgres(self, group: Sequence[Prepared]) -> int:
+        count = 0
+        for prepared in group:
+            batch = await asyncio.to_thread(_postgres_batch, prepared, self.programs, self.tables)
+            async with session(self.pool) as connection:
+                await write_batch(connection, batch, self.tables)
+            count += sum(packed.count for packed in batch.columns)
+        return count
+
+    async def _remember(self, source: Source, target: str, progress: FileProgress) -> None:
+        async with session(self.pool) as connection:
+            await upsert_file(connection, source.identity, target, source.name, progress)
+
+    def _tell(self, source: Source, group: Sequence[Prepared]) -> None:
+        errors = [error for prepared in group for error in prepared.transactions.errors]
+        for told, error in enumerate(errors, self.loaded.bad_lines):
+            if told < TOLD_LINES_MAX:
+                log.warning("not a transaction", file=source.name, line=error.line + 1, reason=error.reason)
+
+
+async def _grouped(read: AsyncIterator[Prepared], size: int) -> AsyncIterator[list[Prepared]]:
+    """Put batches of together about `size` bytes into groups; in a group no transaction comes twice."""
+    group: list[Prepared] = []
+    seen: set[bytes] = set()
+    held = 0
+    async for prepared in read:
+        if group and not seen.isdisjoint(prepared.signatures):
+            yield group
+            group, seen, held = [], set(), 0
+        group.append(prepared)
+        seen.update(prepared.signatures)
+        held += sum(map(len, prepared.bodies))
+        if held >= size:
+            yield group
+            group, seen, held = [], set(), 0
+    if group:
+        yield group
+
+
+def _check_follows(covers: Covers, reached: int | None, what: str) -> None:
+    if reached is not None and covers.from_slot > reached + 1:
+        raise SettingsError(
+            f"the files cover slots from {covers.from_slot:,} and {what} ends at {reached:,}: load what lies between "
+            "first"
+        )
+
+
+def _postgres_batch(
+    prepared: Prepared, programs: Mapping[bytes, Program], tables: Mapping[bytes, ProgramTables]
+) -> Batch:
+    rows = list(_rows(prepared))
+    packed = []
+    for (program_id, name), found in prepared.events.items():
+        table = tables[program_id].events[name]
+        columns, escaped = pack_events(table, programs[program_id], found)
+        count = len(found.rows)
+        slots = found.identity.column("slot").to_numpy()
+        occurring = frozenset((np.unique(slots // PARTITION_SLOTS) * PARTITION_SLOTS).tolist())
+        packed.append(PackedEvents(table, join(columns, count), count, occurring, escaped))
+    raw = {row.signature: body for row, body in zip(rows, prepared.bodies, strict=True)}
+    return Batch(rows, problems=prepared.extracted.problems, raw=raw, columns=packed)
+
+
+def _rows(prepared: Prepared) -> Iterator[TransactionRow]:
+    table = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
+    names = ("signature", "slot", "block_time", "err", "fee", "compute_units")
+    complete = prepared.extracted.complete[prepared.kept].tolist()
+    columns = [table.column(name).to_pylist() for name in names]
+    for signature, slot, block_time, err, fee, units, is_complete, mentions in zip(
+        *columns, complete, prepared.mentions, strict=True
+    ):
+        yield TransactionRow(signature, slot, block_time, err, fee, units, "finalized", is_complete, mentions)
+
+
+def _lake_batch(
+    prepared: Prepared, programs: Mapping[bytes, Program], tables: Mapping[bytes, ProgramTables]
+) -> LoadBatch:
+    rows = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
+    table = pa.Table.from_batches([rows]).drop_columns(["logs", "line"])
+    table = table.append_column("complete", pa.array(prepared.extracted.complete[prepared.kept]))
+    bodies = pa.array(prepared.bodies, pa.binary())
+    whole = table.select(["signature", "slot", "block_time"]).append_column("body", bodies)
+    by_program = {}
+    for program_id in programs:
+        places = [place for place, keys in enumerate(prepared.mentions) if program_id in keys]
+        if places:
+            by_program[program_id] = whole if len(places) == len(rows) else whole.take(pa.array(places))
+    events = {
+        (program_id, name): event_table(tables[program_id].events[name], programs[program_id], found)
+        for (program_id, name), found in prepared.events.items()
+    }
+    return LoadBatch(table, events, by_program)
