@@ -97,7 +97,10 @@ class Indexer:
             await self.frontier.advance(progress)
         await self.accounts.snapshot()
         await self.export()
-        await self.beat()
+        try:
+            await self.beat()
+        except RetryableError as error:  # everything is stored: that the clock is not known does not undo it
+            log.warning("the cluster's clock is not known", error=str(error))
 
     async def run(self, progress: CatchUp) -> None:
         """

@@ -19,9 +19,8 @@ from indexer.chain.arrays.values import column_values
 from indexer.chain.batch import EventColumns
 from indexer.chain.program import Program
 from indexer.store.duck import DUCK_TYPES, quote_name
-from indexer.store.lake import RAW_COLUMNS, TRANSACTION_COLUMNS, Lake, LakeTable
-from indexer.store.raw import LAKE_TABLE_NAME as RAW_TABLE_NAME
-from indexer.store.typed import OWN_COLUMNS, ProgramTables, TypedTable, escape_text
+from indexer.store.lake import Lake, LakeTable
+from indexer.store.typed import OWN_COLUMNS, TypedTable, escape_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,92 +30,93 @@ class LoadBatch:
 
     Args:
         transactions: columns signature, slot, block_time (unix seconds), err, fee, compute_units, complete.
-        events: by program id and event.
+        events: by schema and table, from `event_table`; versions of an IDL have columns of their own.
         bodies: program id -> columns signature, slot, block_time, body of those that mention it.
     """
 
     transactions: pa.Table
-    events: Mapping[tuple[bytes, str], EventColumns]
+    events: Mapping[tuple[str, str], Sequence[pa.Table]]
     bodies: Mapping[bytes, pa.Table]
 
 
 class LakeLoad:
     """Loads into an open lake whose exporter rests meanwhile."""
 
-    def __init__(
-        self, lake: Lake, programs: Mapping[bytes, Program], tables: Mapping[bytes, ProgramTables], to_slot: int
-    ) -> None:
+    def __init__(self, lake: Lake, to_slot: int) -> None:
         self._lake = lake
-        self._programs = programs
-        self._tables = tables
         self._to_slot = to_slot
+        # The highest slot of which the lake may have something; None until it was asked.
+        self._highest: int | None = None
 
-    def write(self, batch: LoadBatch) -> int:
+    def write(self, batches: Sequence[LoadBatch]) -> int:
         """
-        Commit a batch, and return how many events it had.
+        Commit batches together, and return how many events they had.
+
+        Args:
+            batches: no signature in two of them.
 
         Raises:
             RetryableError: the database went away; nothing was committed, or all of it.
         """
-        return self._lake.in_transaction(lambda duck: self._write(duck, batch))
+        return self._lake.in_transaction(lambda duck: self._write(duck, batches))
 
-    def _write(self, duck: duckdb.DuckDBPyConnection, batch: LoadBatch) -> int:
-        self._lake.claim(self._lake_tables(), self._to_slot)
-        span = _span(batch.transactions)
+    def _write(self, duck: duckdb.DuckDBPyConnection, batches: Sequence[LoadBatch]) -> int:
+        tables = self._lake.registered_tables(self._to_slot)
+        self._lake.claim(tables, self._to_slot)
+        transactions = pa.concat_tables([batch.transactions for batch in batches])
+        span = _span(transactions)
         if span is None:
             return 0
-        duck.register("loaded_signatures", batch.transactions.select(["signature"]))
+        if self._highest is None:
+            row = duck.execute("SELECT max(slot) FROM lake.capstan.transactions").fetchone()
+            self._highest = -1 if row is None or row[0] is None else int(row[0])
+        known = (span[0], min(span[1], self._highest))
         count = 0
+        duck.register("loaded_signatures", transactions.select(["signature", "slot"]))
         try:
-            for table in self._lake_tables():
-                arrow = self._arrow(table, batch)
-                if arrow is None or arrow.num_rows == 0:
+            for table in tables:
+                if known[0] <= known[1]:
+                    _delete(duck, table, known)
+                arrow = _rows_of(table, batches, transactions)
+                if arrow is None:
                     continue
-                self._replace(duck, table, arrow, span)
+                _insert(duck, table, arrow)
                 if table.program_id is not None and not table.is_raw:
                     count += arrow.num_rows
         finally:
             duck.unregister("loaded_signatures")
+        self._highest = max(self._highest, span[1])
         return count
 
-    def _replace(
-        self, duck: duckdb.DuckDBPyConnection, table: LakeTable, arrow: pa.Table, span: tuple[int, int]
-    ) -> None:
-        # A finalized transaction has one slot: the files whose slots are elsewhere are not even looked at.
-        duck.execute(
-            f"DELETE FROM {table.quoted} WHERE slot BETWEEN ? AND ? "  # noqa: S608 - quoted name, here and below
-            "AND signature IN (SELECT signature FROM loaded_signatures)",
-            list(span),
-        )
-        duck.register("loaded_rows", arrow)
-        try:
-            values = ", ".join(_cast(name, pg_type) for name, pg_type in table.columns)
-            names = ", ".join(quote_name(name) for name, _ in table.columns)
-            duck.execute(f"INSERT INTO {table.quoted} ({names}) SELECT {values} FROM loaded_rows ORDER BY slot")  # noqa: S608
-        finally:
-            duck.unregister("loaded_rows")
 
-    def _lake_tables(self) -> Sequence[LakeTable]:
-        found = [LakeTable("capstan", "transactions", TRANSACTION_COLUMNS, self._to_slot)]
-        for program_id, tables in self._tables.items():
-            found += [
-                LakeTable(table.schema_name, table.table_name, table.typed_names, self._to_slot, program_id)
-                for table in tables.events.values()
-            ]
-            found.append(LakeTable(tables.schema_name, RAW_TABLE_NAME, RAW_COLUMNS, self._to_slot, program_id))
-        return found
+def _rows_of(table: LakeTable, batches: Sequence[LoadBatch], transactions: pa.Table) -> pa.Table | None:
+    if table.program_id is None:
+        return transactions
+    found = [batch.bodies[table.program_id] for batch in batches if table.is_raw and table.program_id in batch.bodies]
+    found += [part for batch in batches for part in batch.events.get(table.key, ())]
+    return pa.concat_tables(found, promote_options="default") if found else None
 
-    def _arrow(self, table: LakeTable, batch: LoadBatch) -> pa.Table | None:
-        if table.program_id is None:
-            return batch.transactions
-        if table.is_raw:
-            return batch.bodies.get(table.program_id)
-        program, tables = self._programs[table.program_id], self._tables[table.program_id]
-        for name, typed in tables.events.items():
-            if typed.table_name == table.table_name:
-                found = batch.events.get((table.program_id, name))
-                return None if found is None else event_table(typed, program, found)
-        return None
+
+def _delete(duck: duckdb.DuckDBPyConnection, table: LakeTable, span: tuple[int, int]) -> None:
+    # A finalized transaction has one slot: the files whose slots are elsewhere are not even looked at.
+    duck.execute(
+        f"DELETE FROM {table.quoted} WHERE slot BETWEEN ? AND ? "  # noqa: S608 - quoted name, here and below
+        "AND signature IN (SELECT signature FROM loaded_signatures WHERE slot BETWEEN ? AND ?)",
+        [*span, *span],
+    )
+
+
+def _insert(duck: duckdb.DuckDBPyConnection, table: LakeTable, arrow: pa.Table) -> None:
+    slots = arrow.column("slot").to_numpy()
+    order = "" if (slots[1:] >= slots[:-1]).all() else "ORDER BY slot"
+    there = [(name, pg_type) for name, pg_type in table.columns if name in arrow.column_names]
+    values = ", ".join(_cast(name, pg_type) for name, pg_type in there)
+    names = ", ".join(quote_name(name) for name, _ in there)
+    duck.register("loaded_rows", arrow)
+    try:
+        duck.execute(f"INSERT INTO {table.quoted} ({names}) SELECT {values} FROM loaded_rows {order}")  # noqa: S608
+    finally:
+        duck.unregister("loaded_rows")
 
 
 def event_table(table: TypedTable, program: Program, found: EventColumns) -> pa.Table:
