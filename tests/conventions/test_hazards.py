@@ -47,7 +47,9 @@ def test_every_test_of_a_hazard_is_named() -> None:
     shown = set(named())
     files = sorted(FAULTS.glob("test_indexer_hazards_*.py"))
     assert len(files) == 5
-    assert [f"{path.name}::{name}" for path in files for name in functions_of(path) if (path.name, name) not in shown] == []
+    assert [
+        f"{path.name}::{name}" for path in files for name in functions_of(path) if (path.name, name) not in shown
+    ] == []
 
 
 def test_the_architecture_leads_to_the_list() -> None:
