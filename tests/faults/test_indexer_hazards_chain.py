@@ -14,7 +14,7 @@ from indexer.errors import RetryableError
 from indexer.sources.rpc import Rpc
 from indexer.store.coverage import Means
 from indexer.store.database import Database
-from tests.fixtures.hazard_rig import HazardNode, Rig, account, indexing, vault
+from tests.fixtures.hazard_rig import HazardNode, Rig, Told, account, data_line, indexing, vault
 from tests.fixtures.scripted_node import Entry
 
 ATTEMPTS = 12
@@ -111,7 +111,7 @@ async def test_another_endpoint_has_what_the_first_one_lacks(database: Database,
 
 async def test_broken_answers_are_asked_for_again(database: Database, tmp_path: Path) -> None:
     """Too many requests, a sick server, time-outs, bodies cut short: the tables are as if none of it had been."""
-    strikes = [
+    strikes: list[httpx.Response | Exception | None] = [
         httpx.Response(429, headers={"retry-after": "0"}),
         httpx.Response(503, text="<html>busy</html>"),
         httpx.ReadTimeout("too slow"),
@@ -175,18 +175,21 @@ async def test_what_a_fork_drops_goes_with_its_events_and_its_accounts_states(
 ) -> None:
     """Confirmed, then not on the chain: transaction, events and problems go, and accounts are what they are now."""
     address = str(Pubkey(bytes([9]) * 32))
-    lost = Entry(1, 5, amount=111)
+    lost = Told(1, 5, amount=111, change=lambda body: body["meta"]["logMessages"].insert(1, data_line(b"unknown")))
     node = HazardNode([lost], finalized_slot=3, accounts={address: account(vault(111))})
     async with indexing(database, tmp_path, node) as it, it.following():
         await it.socket.tell_logs(lost.signature, lost.slot)
         await it.until(lambda: it.amounts() == [111] and it.deposited() == [111])
+        assert it.problems(lost) == ["short_payload"]
         node.entries = [Entry(2, 6, amount=222)]
         node.accounts = {address: account(vault(0))}
         node.finalized_slot = 9
         await it.until(lambda: it.frontier() == 9)
         assert it.amounts() == [222]
         assert lost.signature not in it.stored().transactions
-        assert it.sql("select count(*) from capstan.mentions") == [(1,)]
+        for table in ("transactions", "mentions", "raw_transactions"):
+            assert it.sql(f"select count(*) from capstan.{table}") == [(1,)]
+        assert it.problems(lost) == []
         await it.until(lambda: it.deposited() == [0])
 
 
