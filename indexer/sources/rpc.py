@@ -42,12 +42,14 @@ class Caller(Protocol):
     What answers calls: one node, or several that stand in for each other. See `Rpc` for its methods.
 
     `pinned` is one node of them: what must not be pieced together from two nodes, such as a listing and the status
-    that confirms what it lacks, is asked there.
+    that confirms what it lacks, is asked there. Who finds that a node's answers cannot be true, or lack what must be
+    there, raises what `distrust` returns: the next `pinned` is another node, where there is one.
     """
 
     @property
     def shown_url(self) -> str: ...
     def pinned(self) -> "Caller": ...
+    def distrust(self, why: str) -> RetryableError: ...
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any: ...
     async def call_raw(self, method: str, params: Sequence[Any] = ()) -> bytes: ...
     async def batch(self, requests: Sequence[Request], *, answering: Collection[int] = ()) -> list[Any | RpcError]: ...
@@ -155,6 +157,10 @@ class Rpc:
     def pinned(self) -> "Rpc":
         """Return itself: it is one node."""
         return self
+
+    def distrust(self, why: str) -> RetryableError:
+        """Return the error to raise; there is nobody else to turn to."""
+        return RetryableError(why)
 
     async def __aenter__(self) -> Self:
         return self
