@@ -22,6 +22,8 @@ ZERO_SIZE_PARTS_MAX = 256
 Read: TypeAlias = Callable[[bytes, int, int], tuple[Value, int]]
 # (value, where to append, depth)
 Write: TypeAlias = Callable[[Value, bytearray, int], None]
+# The names of a struct's fields, and the format of `struct` that reads them all.
+Plain: TypeAlias = tuple[tuple[str, ...], str]
 
 
 class _PathError(DataError):
@@ -70,6 +72,7 @@ class Codec:
         format: of `struct`, where one such item is the whole value: neighbours are then read together.
         convert: what is left to do with that item, and the check that it is valid; None for nothing.
         parts: how many Python values a value without bytes consists of.
+        plain: of a struct that one `struct` call reads, with nothing left to do or check; else None.
     """
 
     size: int | None
@@ -79,6 +82,7 @@ class Codec:
     format: str | None = None
     convert: Callable[[Value], Value] | None = None
     parts: int = 1
+    plain: Plain | None = None
 
 
 def short(data: bytes, position: int, needed: int) -> DecodeError:

@@ -19,11 +19,12 @@ import pybase64
 from solders.pubkey import Pubkey
 
 TRUNCATED = "Log truncated"
-_DATA = "Program data:"
-_LOG = "Program log:"
+# Strings that begin alike are neighbours in order: two comparisons find them, and copy nothing.
+_DATA, _BEHIND_DATA = "Program data:", "Program data;"
+_ONE_SPACE, _BEHIND_SPACE = "Program data: ", "Program data:!"
+_LOG, _BEHIND_LOG = "Program log:", "Program log;"
 _PROGRAM = "Program "
 _TEXT_AT = len(_DATA) + 1
-_HEAD_LENGTH = len("Program log:")
 # The runtime nests calls nine deep at most; a forged depth must not make us build a tower of unknowns.
 _STACK_DEPTH_MAX = 99
 # Opening and closing lines repeat; each is read once. A stream of ever new ones must not fill the memory.
@@ -70,9 +71,7 @@ class LogScan(NamedTuple):
     bad: tuple[BadLine, ...]
 
 
-def scan_logs(  # noqa: PLR0912 - one loop over all lines, as calling a function for each costs more than reading it
-    logs: Sequence[str] | None, *, programs: Container[bytes] | None = None
-) -> LogScan:
+def scan_logs(logs: Sequence[str] | None, *, programs: Container[bytes] | None = None) -> LogScan:
     """
     Attribute every data line to the program that was running when it was printed.
 
@@ -83,44 +82,101 @@ def scan_logs(  # noqa: PLR0912 - one loop over all lines, as calling a function
     """
     if logs is None:
         return LogScan((), truncated=False, missing=True, bad=())
-    stack: list[str | None] = []
+    places = [place for place, line in enumerate(logs) if _DATA <= line < _BEHIND_DATA]
+    truncated = TRUNCATED in logs
+    if not places:
+        return _NOTHING_CUT if truncated else _NOTHING
+    owners = None if truncated else _owners_backward(logs, places)
+    if owners is None:
+        owners = _owners_forward(logs)
     data: list[DataLine] = []
     bad: list[BadLine] = []
-    ordinal = 0
+    for ordinal, name in enumerate(owners):
+        running = None if name is None else program_of(name)
+        if programs is None or running is None or running in programs:
+            line = logs[places[ordinal]]
+            payloads = payloads_of(line)
+            if payloads is None:
+                bad.append(BadLine(ordinal, running, bad_base64(line)))
+            else:
+                data.append(_as_tuple(DataLine, (ordinal, running, payloads)))
+    return _as_tuple(LogScan, (tuple(data), truncated, False, tuple(bad)))
+
+
+def _owners_backward(logs: Sequence[str], places: Sequence[int]) -> list[str | None] | None:
+    """
+    Return who printed each data line, None for nobody; None where that needs more than the lines just before each.
+
+    After an opening line its name is on top, as deep as it says. So what matters to a data line is only what lies
+    behind the last call that is still open: as long as all calls in between are closed under their names, at depths
+    that fit, nothing that came before can change the answer.
+    """
+    owners: list[str | None] = []
+    owner: str | None = None
+    known, known_depth = -1, 0
     steps = _steps
+    for place in places:
+        # Names whose opening lines are to be found; how deep the stack must be at this line, -1 for any depth.
+        closed: list[str] = []
+        depth = -1
+        for at in range(place - 1, -1, -1):
+            line = logs[at]
+            step = steps.get(line)
+            if step is None:
+                if _LOG <= line < _BEHIND_LOG:
+                    continue
+                if at == known and not closed:
+                    # The line before: where no call is left open since, its owner runs again.
+                    if depth not in (-1, known_depth):
+                        return None
+                    break
+                step = _new_step(line)
+                if step is None:
+                    continue
+            opened, name = step
+            if not opened:
+                closed.append(name)
+                depth += depth >= 0
+            elif depth not in (-1, opened):
+                return None
+            elif not closed:
+                owner, known_depth = name, opened
+                break
+            elif closed.pop() != name:
+                return None
+            else:
+                depth = opened - 1
+        else:
+            # At the beginning nobody runs.
+            if closed or depth > 0:
+                return None
+            owner, known_depth = None, 0
+        known = place
+        owners.append(owner)
+    return owners
+
+
+def _owners_forward(logs: Sequence[str]) -> list[str | None]:
+    """Return who printed each data line before the cut, whatever lines are missing, or too many."""
+    owners: list[str | None] = []
+    stack: list[str | None] = []
     for line in logs:
-        step = steps.get(line)
+        step = _steps.get(line)
         if step is None:
-            # One slice tells most lines apart; this loop is what reading a transaction costs.
-            head = line[:_HEAD_LENGTH]
-            if head == _LOG:
-                continue
-            if head == "Program data" and line.startswith(_DATA):
-                running = program_of(stack[-1]) if stack else None
-                if programs is None or running is None or running in programs:
-                    payloads = payloads_of(line)
-                    if payloads is None:
-                        bad.append(BadLine(ordinal, running, bad_base64(line)))
-                    else:
-                        data.append(_as_tuple(DataLine, (ordinal, running, payloads)))
-                ordinal += 1
+            if line.startswith(_DATA):
+                owners.append(stack[-1] if stack else None)
                 continue
             if line == TRUNCATED:
-                return LogScan(tuple(data), truncated=True, missing=False, bad=tuple(bad))
+                break
             step = _new_step(line)
             if step is None:
                 continue
         depth, name = step
         if depth:
-            if depth == len(stack) + 1:
-                stack.append(name)
-            else:
-                _push(name, depth, stack)
-        elif stack and stack[-1] == name:
-            del stack[-1]
+            _push(name, depth, stack)
         else:
             _pop(name, stack)
-    return LogScan(tuple(data), truncated=False, missing=False, bad=tuple(bad))
+    return owners
 
 
 def step_of(line: str) -> Step | None:
@@ -153,7 +209,7 @@ def payloads_of(line: str) -> tuple[bytes, ...] | None:
     """Return the fields of a data line; None where one is not base64."""
     try:
         # Nearly always one field behind one space; where that is not so, this is refused.
-        if line[_TEXT_AT - 1 : _TEXT_AT] == " " and len(line) > _TEXT_AT:
+        if _ONE_SPACE < line < _BEHIND_SPACE:
             return (_decode_base64(line[_TEXT_AT:], None, True),)
     except ValueError:
         pass
@@ -197,3 +253,5 @@ _steps: dict[str, Step] = {}
 _decode_base64 = pybase64.b64decode
 # What a NamedTuple's own constructor does, without what naming the arguments costs.
 _as_tuple = tuple.__new__
+_NOTHING = LogScan((), truncated=False, missing=False, bad=())
+_NOTHING_CUT = LogScan((), truncated=True, missing=False, bad=())

@@ -5,7 +5,8 @@ A payload begins with a discriminator, which picks the layout for the rest. Wher
 `events.py` and of whoever reads accounts.
 """
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -19,6 +20,9 @@ from indexer.chain.layout import Compiler
 from indexer.chain.types import Defined, Definition, Scope, Struct, Tuple, fields_of, resolve
 from indexer.chain.value import Value
 from indexer.errors import DataError, SettingsError
+
+# What a NamedTuple's own constructor does, without what naming the arguments costs.
+_as_tuple = tuple.__new__
 
 
 class Decoded(NamedTuple):
@@ -61,6 +65,22 @@ class _Entry(NamedTuple):
     codec: Codec
 
 
+class _Plain(NamedTuple):
+    """An entry that one `struct` call reads, discriminator included."""
+
+    name: str
+    names: tuple[str, ...]
+    unpack: Callable[[bytes], tuple[Value, ...]]
+    size: int
+
+
+def _plain(entry: _Entry) -> _Plain:
+    assert entry.codec.plain is not None
+    names, format_ = entry.codec.plain
+    packed = struct.Struct(f"<{len(entry.discriminator)}x{format_}")
+    return _Plain(entry.name, names, packed.unpack_from, packed.size)
+
+
 class _Dispatch:
     """Finds the entry that a payload's first bytes name, for discriminators of any length."""
 
@@ -77,6 +97,7 @@ class _Dispatch:
         single = len(self._lengths) == 1 and len(self.by_name) == len(self._by_length[self._lengths[0]])
         self._length = self._lengths[0] if single else 0
         self._single = {entry.discriminator: entry for entry in entries} if single else {}
+        self._plain = {key: _plain(entry) for key, entry in self._single.items() if entry.codec.plain is not None}
 
     def find(self, data: bytes) -> _Entry:
         """
@@ -101,6 +122,16 @@ class _Dispatch:
         raise DecodeError("unknown_discriminator", f"the IDL has no {self._what} with the discriminator {shown}")
 
     def decode(self, data: bytes) -> Decoded:
+        plain = self._plain.get(data[: self._length])
+        if plain is not None:
+            name, names, unpack, size = plain
+            try:
+                # Not strict: an item a name is how the format was made, and checking costs as much as a field.
+                values = dict(zip(names, unpack(data)))  # noqa: B905
+                return _as_tuple(Decoded, (name, values, len(data) - size))
+            except struct.error:
+                # It is too short; what for is said below.
+                pass
         name, discriminator, _, codec = self.find(data)
         try:
             values, end = codec.read(data, len(discriminator), 0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from indexer.chain.codec import Codec, DecodeError, EncodeError, Read, checked_size, short
+from indexer.chain.codec import Codec, DecodeError, EncodeError, Plain, Read, checked_size, short
 from indexer.chain.value import Value
 
 # A read of this many fields at once is still one line in a profile; more only makes its format string long.
@@ -57,7 +57,14 @@ def sequence_codec(members: Sequence[Member], tail: int, *, as_list: bool) -> Co
         out += bytes(tail)
 
     parts = 1 + sum(member.codec.parts for member in members)
-    return Codec(size, read_list if as_list else read, write, parts=parts)
+    plain = None if as_list or size is None else _plain(members, tail)
+    return Codec(size, read_list if as_list else read, write, parts=parts, plain=plain)
+
+
+def _plain(members: Sequence[Member], tail: int) -> Plain | None:
+    if any(m.codec.format is None or m.codec.convert is not None for m in members) or len(members) > RUN_FIELDS_MAX:
+        return None
+    return tuple(m.name for m in members), _run_format(members) + (f"{tail}x" if tail else "")
 
 
 def _items(value: Value, names: Sequence[str], *, as_list: bool) -> Sequence[Value]:
@@ -118,7 +125,8 @@ def _run_reader(run: Sequence[Member], tail: int, size: int) -> Read:
 
     def read(data: bytes, position: int, _depth: int) -> tuple[Value, int]:
         try:
-            values = dict(zip(names, unpack(data, position), strict=True))
+            # Not strict: an item a name is how the format was made, and checking costs as much as a field.
+            values = dict(zip(names, unpack(data, position)))  # noqa: B905
         except struct.error:
             raise _short_run(run, data, position) from None
         for name, convert in converts:
