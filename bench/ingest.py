@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 class Scale(NamedTuple):
-    """How much is measured: transactions of the file, of the peer's part and of the chain's past; live rates, seconds."""
+    """How much: transactions of the file, of the peer's part of it and of the chain's past; live rates, seconds."""
 
     transactions: int
     part: int

@@ -21,17 +21,20 @@ from solders.pubkey import Pubkey
 
 from indexer.chain.batch import EventColumns, Extracted, extract_batch
 from indexer.chain.bodies import TransactionColumns, read_bodies
+from indexer.chain.events import Problem
 from indexer.chain.program import Program
 from indexer.errors import SettingsError
+from indexer.registry import Registry
 from indexer.sources.base import BodyBatch, Place, Source
 from indexer.store.columns import join, pack_events
+from indexer.store.coverage import Proof
 from indexer.store.database import Pool, session
 from indexer.store.files import FileProgress, count_hot_between, select_file, select_other_programs, upsert_file
 from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
 from indexer.store.partitions import PARTITION_SLOTS
 from indexer.store.raw import compress_body
-from indexer.store.typed import ProgramTables
+from indexer.store.typed import ProgramTables, TypedTable
 from indexer.store.writer import Batch, PackedEvents, TransactionRow, select_frontier, write_batch
 
 # Lines that go into the lake in one transaction: each leaves a file a table.
@@ -67,6 +70,21 @@ class Loaded:
     seconds: float = 0.0
 
 
+class Found(NamedTuple):
+    """The events of one type that one version of a program's IDL reads, and that version."""
+
+    name: str
+    program: Program
+    events: EventColumns
+
+    def table(self, tables: Mapping[bytes, ProgramTables]) -> TypedTable:
+        """Return where they go: one version has one table."""
+        slot = self.events.identity.column("slot")[0].as_py()
+        table = tables[self.program.program_id].event_table(self.name, slot)
+        assert table is not None, "every version of a registered IDL has its tables"
+        return table
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """
@@ -74,18 +92,21 @@ class Prepared:
 
     Args:
         kept: rows of `transactions` without those whose signature came before.
-        signatures, bodies: of the kept rows.
+        signatures, bodies, complete: of the kept rows.
         mentions: the programs that each kept row mentions.
-        events: of the kept rows.
+        events: of the kept rows; none without any.
+        generation: of the registry that read them.
     """
 
     transactions: TransactionColumns
-    extracted: Extracted
     kept: list[int]
     signatures: list[bytes]
     bodies: list[bytes]
+    complete: list[bool]
     mentions: list[tuple[bytes, ...]]
-    events: Mapping[tuple[bytes, str], EventColumns]
+    events: list[Found]
+    problems: list[Problem]
+    generation: int | None
     next: Place
 
 
@@ -99,31 +120,48 @@ class Ready(NamedTuple, Generic[Made]):
     batch: Made
 
 
-def prepare(batch: BodyBatch, programs: Mapping[bytes, Program], needles: Mapping[bytes, bytes]) -> Prepared:
+def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]) -> Prepared:
     """
-    Read a batch of lines.
+    Read a batch of lines, each by the IDLs of its slot.
 
     Args:
         needles: program id -> its key as a JSON string, by which lines are asked whether they mention it.
     """
-    read = read_bodies(batch.bodies, list(programs), first_line=batch.first_line)
-    extracted = extract_batch(read, programs)
+    generation = registry.generation
+    read = read_bodies(batch.bodies, list(registry), first_line=batch.first_line)
     signatures: Any = read.table.column("signature").to_pylist()
     # Filled from behind, so that the first of several stays.
     kept = sorted(dict(zip(reversed(signatures), range(len(read) - 1, -1, -1), strict=True)).values())
-    events = extracted.events
-    if len(kept) < len(read):
-        events = {key: _only(found, kept) for key, found in events.items()}
+    slots: Any = read.table.column("slot").to_pylist()
+    complete = np.ones(len(read), np.bool_)
+    events: list[Found] = []
+    problems: list[Problem] = []
+    for programs, positions in registry.split([slots[row] for row in kept]):
+        rows = [kept[position] for position in positions]
+        extracted = extract_batch(read, programs)
+        complete[rows] = extracted.complete[rows]
+        wanted = None if len(rows) == len(read) else rows
+        events += _found(extracted, programs, wanted)
+        occurring = {slots[row] for row in rows}
+        problems += [problem for problem in extracted.problems if problem.slot in occurring]
     views = list(read.bodies)
     lines = read.table.column("line").to_numpy()[kept] - batch.first_line
     bodies = [_result(bytes(views[line])) for line in lines.tolist()]
     mentions = [tuple(key for key, needle in needles.items() if needle in body) for body in bodies]
-    return Prepared(read, extracted, kept, [signatures[row] for row in kept], bodies, mentions, events, batch.next)
+    chosen = [signatures[row] for row in kept]
+    is_complete = complete[kept].tolist()
+    return Prepared(read, kept, chosen, bodies, is_complete, mentions, events, problems, generation, batch.next)
 
 
-def _only(found: EventColumns, kept: Sequence[int]) -> EventColumns:
-    places = np.flatnonzero(np.isin(found.rows, np.array(kept, np.int64)))
-    return EventColumns(found.rows[places], found.identity.take(places), found.values.take(places))
+def _found(extracted: Extracted, programs: Mapping[bytes, Program], rows: Sequence[int] | None) -> Iterator[Found]:
+    """The events in these rows, or in all."""
+    for (program_id, name), found in extracted.events.items():
+        events = found
+        if rows is not None:
+            places = np.flatnonzero(np.isin(found.rows, np.array(rows, np.int64)))
+            events = EventColumns(found.rows[places], found.identity.take(places), found.values.take(places))
+        if len(events.rows):
+            yield Found(name, programs[program_id], events)
 
 
 class _Reply(msgspec.Struct):
@@ -142,8 +180,7 @@ class Archive:
     """Loads sources into one database, or its lake."""
 
     pool: Pool
-    programs: Mapping[bytes, Program]
-    tables: Mapping[bytes, ProgramTables]
+    programs: Registry
     covers: Covers | None = None
     on_batch: Callable[[Loaded], None] = lambda _: None
     loaded: Loaded = field(default_factory=Loaded)
@@ -174,13 +211,13 @@ class Archive:
             RetryableError: the database went away. Load again: it goes on where it was.
         """
         covers = await self._check_lake(lake)
-        load = LakeLoad(lake, self.tables, covers.to_slot)
+        load = LakeLoad(lake, covers.to_slot)
 
         async def write(group: Sequence[Ready[LoadBatch]]) -> int:
             count = await asyncio.to_thread(load.write, [ready.batch for ready in group])
-            problems = [problem for ready in group for problem in ready.prepared.extracted.problems]
+            problems = [problem for ready in group for problem in ready.prepared.problems]
             async with session(self.pool) as connection:
-                await write_batch(connection, Batch(problems=problems), self.tables)
+                await write_batch(connection, Batch(problems=problems), self.programs.tables)
             return count
 
         await self._load(sources, "lake", self._lake_batch, write, LAKE_BYTES)
@@ -212,9 +249,9 @@ class Archive:
 
     async def _prove(self) -> None:
         if self.covers is not None:
-            frontiers = dict.fromkeys(self.programs, self.covers.to_slot)
+            proofs = [Proof(program_id, *self.covers, "file") for program_id in self.programs]
             async with session(self.pool) as connection:
-                await write_batch(connection, Batch(frontiers=frontiers), self.tables)
+                await write_batch(connection, Batch(coverage=proofs), self.programs.tables)
 
     async def _load(
         self,
@@ -278,16 +315,16 @@ class Archive:
             await asyncio.wait({upcoming})
 
     def _postgres_batch(self, prepared: Prepared) -> Batch:
-        return _postgres_batch(prepared, self.programs, self.tables)
+        return _postgres_batch(prepared, self.programs)
 
     def _lake_batch(self, prepared: Prepared) -> LoadBatch:
-        return _lake_batch(prepared, self.programs, self.tables)
+        return _lake_batch(prepared, self.programs)
 
     async def _write_postgres(self, group: Sequence[Ready[Batch]]) -> int:
         count = 0
         for _, batch in group:
             async with session(self.pool) as connection:
-                await write_batch(connection, batch, self.tables)
+                await write_batch(connection, batch, self.programs.tables)
             count += sum(packed.count for packed in batch.columns)
         return count
 
@@ -330,48 +367,51 @@ def _check_follows(covers: Covers, reached: int | None, what: str) -> None:
         )
 
 
-def _postgres_batch(
-    prepared: Prepared, programs: Mapping[bytes, Program], tables: Mapping[bytes, ProgramTables]
-) -> Batch:
+def _postgres_batch(prepared: Prepared, registry: Registry) -> Batch:
     rows = list(_rows(prepared))
     packed = []
-    for (program_id, name), found in prepared.events.items():
-        table = tables[program_id].events[name]
-        columns, escaped = pack_events(table, programs[program_id], found)
-        count = len(found.rows)
-        slots = found.identity.column("slot").to_numpy()
+    for found in prepared.events:
+        table = found.table(registry.tables)
+        columns, escaped = pack_events(table, found.program, found.events)
+        count = len(found.events.rows)
+        slots = found.events.identity.column("slot").to_numpy()
         occurring = frozenset((np.unique(slots // PARTITION_SLOTS) * PARTITION_SLOTS).tolist())
         packed.append(PackedEvents(table, join(columns, count), count, occurring, escaped))
     raw = {row.signature: compress_body(body) for row, body in zip(rows, prepared.bodies, strict=True)}
-    return Batch(rows, problems=prepared.extracted.problems, raw=raw, columns=packed, is_compressed=True)
+    return Batch(
+        rows,
+        problems=prepared.problems,
+        raw=raw,
+        columns=packed,
+        generation=prepared.generation,
+        is_compressed=True,
+    )
 
 
 def _rows(prepared: Prepared) -> Iterator[TransactionRow]:
     table = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
     names = ("signature", "slot", "block_time", "err", "fee", "compute_units")
-    complete = prepared.extracted.complete[prepared.kept].tolist()
     columns = [table.column(name).to_pylist() for name in names]
     for signature, slot, block_time, err, fee, units, is_complete, mentions in zip(
-        *columns, complete, prepared.mentions, strict=True
+        *columns, prepared.complete, prepared.mentions, strict=True
     ):
         yield TransactionRow(signature, slot, block_time, err, fee, units, "finalized", is_complete, mentions)
 
 
-def _lake_batch(
-    prepared: Prepared, programs: Mapping[bytes, Program], tables: Mapping[bytes, ProgramTables]
-) -> LoadBatch:
+def _lake_batch(prepared: Prepared, registry: Registry) -> LoadBatch:
     rows = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
     table = pa.Table.from_batches([rows]).drop_columns(["logs", "line"])
-    table = table.append_column("complete", pa.array(prepared.extracted.complete[prepared.kept]))
+    table = table.append_column("complete", pa.array(prepared.complete, pa.bool_()))
     bodies = pa.array(prepared.bodies, pa.binary())
     whole = table.select(["signature", "slot", "block_time"]).append_column("body", bodies)
     by_program = {}
-    for program_id in programs:
+    for program_id in registry:
         places = [place for place, keys in enumerate(prepared.mentions) if program_id in keys]
         if places:
             by_program[program_id] = whole if len(places) == len(rows) else whole.take(pa.array(places))
-    events = {
-        (program_id, name): event_table(tables[program_id].events[name], programs[program_id], found)
-        for (program_id, name), found in prepared.events.items()
-    }
+    events: dict[tuple[str, str], list[pa.Table]] = {}
+    for found in prepared.events:
+        typed = found.table(registry.tables)
+        key = (typed.schema_name, typed.table_name)
+        events.setdefault(key, []).append(event_table(typed, found.program, found.events))
     return LoadBatch(table, events, by_program)

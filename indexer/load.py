@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from solders.hash import Hash, ParseHashError
 
 from indexer.archive import Archive, Covers, Loaded
@@ -28,6 +29,9 @@ GENESIS_HASHES = {
     "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
     "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
 }
+
+
+log = structlog.get_logger("indexer.load")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ async def load_files(
         await _check_chain(pool, request.genesis_hash)
         async with await connect(database.dsn) as owner:
             registry = await open_registry(owner, programs.values())
-        archive = Archive(pool, registry, registry.tables, request.covers)
+        archive = Archive(pool, registry, request.covers)
         with await asyncio.to_thread(Lake.open, role, settings.lake_path) as lake:
             if request.lake_only:
                 loaded = await archive.to_lake(request.sources, lake)
@@ -102,7 +106,8 @@ async def _check_chain(pool: Pool, genesis_hash: str | None) -> None:
     async with session(pool) as connection:
         known = await select_chain(connection)
         if known is None and genesis_hash is None:
-            raise SettingsError("which chain the files are of is not known yet: say it with --genesis")
+            log.warning("the files' chain is not known: name it with --genesis, or the first node decides for it")
+            return
         await ensure_chain(connection, genesis_hash or known or "")
 
 

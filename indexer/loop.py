@@ -97,7 +97,10 @@ class Indexer:
             await self.frontier.advance(progress)
         await self.accounts.snapshot()
         await self.export()
-        await self.beat()
+        try:
+            await self.beat()
+        except RetryableError as error:  # everything is stored: that the clock is not known does not undo it
+            log.warning("the cluster's clock is not known", error=str(error))
 
     async def run(self, progress: CatchUp) -> None:
         """
@@ -109,7 +112,10 @@ class Indexer:
         async with asyncio.TaskGroup() as parts:
             for name, part in (
                 ("pubsub", self.live.listen),
+                # Two, so that a slot's last transactions do not wait until its first ones are stored.
                 ("transactions", self.live.store_transactions),
+                ("transactions", self.live.store_transactions),
+                ("touched", self.live.refetch_states),
                 ("accounts", self.live.store_states),
                 ("resync", self._resync),
                 ("heartbeat", self._beat_on),

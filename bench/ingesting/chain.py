@@ -92,7 +92,8 @@ class Lived(NamedTuple):
     def spread(self) -> dict[str, float]:
         """Return percentiles, ms: as they are, and without the commitment's own delay."""
         p50, p99 = percentile(self.lags_ms, 0.50), percentile(self.lags_ms, 0.99)
-        assert p50 is not None and p99 is not None, "there are transactions"
+        assert p50 is not None, "there are transactions"
+        assert p99 is not None
         return {"p50": p50, "p99": p99, "p50_own": p50 - self.delay_ms, "p99_own": p99 - self.delay_ms}
 
 

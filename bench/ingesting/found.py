@@ -94,11 +94,11 @@ def _held(tables: Iterable[Sequence[Any]], prefix: str, ask: Callable[[str], Seq
     for program, type_name, schema_name, table_name, columns in tables:
         summed = ["ordinal", *(name for _, name, pg_type in columns if pg_type in INTEGERS)]
         sums = ", ".join(f"sum({quote_name(name)})" for name in summed)
-        row = ask(f"select count(*), {sums} from {prefix}{quote_name(schema_name)}.{quote_name(table_name)}")  # noqa: S608 -- quoted names
+        row = ask(f"select count(*), {sums} from {prefix}{quote_name(schema_name)}.{quote_name(table_name)}")
         assert row is not None
         if row[0]:
             events[f"{program}.{type_name}"] = tuple(map(int, row))
-    counted = ask(f"select count(*) from {prefix}capstan.transactions")  # noqa: S608 -- one of two constants
+    counted = ask(f"select count(*) from {prefix}capstan.transactions")
     assert counted is not None
     return Held(int(counted[0]), events)
 

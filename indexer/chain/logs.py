@@ -103,7 +103,9 @@ def scan_logs(logs: Sequence[str] | None, *, programs: Container[bytes] | None =
     return _as_tuple(LogScan, (tuple(data), truncated, False, tuple(bad)))
 
 
-def _owners_backward(logs: Sequence[str], places: Sequence[int]) -> list[str | None] | None:
+def _owners_backward(  # noqa: PLR0912 - one loop, as calling a function for each line costs more than reading it
+    logs: Sequence[str], places: Sequence[int]
+) -> list[str | None] | None:
     """
     Return who printed each data line, None for nobody; None where that needs more than the lines just before each.
 

@@ -327,7 +327,8 @@ async def fetch_headers(rpc: Caller, slots: Sequence[int], *, commitment: str) -
     headers: dict[int, BlockHeader] = {}
     for slot, answer in zip(slots, answers, strict=True):
         if isinstance(answer, RpcError):
-            if answer.code not in BLOCK_UNKNOWN_CODES:
+            # A node that shows no blocks at all leaves every hash unknown: rows are then fetched again once final.
+            if answer.code not in BLOCK_UNKNOWN_CODES and answer.code != METHOD_NOT_FOUND:
                 raise answer
         elif answer != b"null":
             headers[slot] = read_reply(rpc, "a block's header", answer, BlockHeader)

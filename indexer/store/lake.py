@@ -236,6 +236,8 @@ class Lake:
         for table in tables:
             if table.key not in watermarks:
                 self._create_table(table)
+            else:
+                self._add_columns(table)
         moved = {table.key: to_slot for table in tables if watermarks.get(table.key, -1) < to_slot}
         self._move_watermarks(watermarks, moved)
 
@@ -314,18 +316,29 @@ class Lake:
             for schema, program_id, slot, pruned in found
             if slot is not None
         }
-        tables = []
-        for schema, table, columns in self._hot(QUERIES["select_event_tables"]):
-            if schema in bounded:
-                own = OWN_COLUMNS["event"]
-                fields = [(name, pg_type) for name, pg_type in zip(columns[::2], columns[1::2], strict=True)]
-                program_id, slot, pruned = bounded[schema]
-                tables.append(LakeTable(schema, table, (*own, *fields), slot, program_id, pruned))
-        for schema, (program_id, slot, pruned) in bounded.items():
-            tables.append(LakeTable(schema, RAW_TABLE_NAME, RAW_COLUMNS, slot, program_id, pruned))
+        tables = self._tables_of(bounded)
         if bounded and len(bounded) == len(found):
             slot = min(slot for _, slot, _ in bounded.values())
             tables.append(LakeTable("capstan", "transactions", TRANSACTION_COLUMNS, slot))
+        return tables
+
+    def registered_tables(self, to_slot: int) -> list[LakeTable]:
+        """Return every table that the lake has or will have, as if all programs were proven up to `to_slot`."""
+        found = self._hot(QUERIES["select_frontiers"])
+        tables = self._tables_of({schema: (program_id, to_slot, pruned) for schema, program_id, _, pruned in found})
+        return [*tables, LakeTable("capstan", "transactions", TRANSACTION_COLUMNS, to_slot)]
+
+    def _tables_of(self, programs: Mapping[str, tuple[bytes, int, int]]) -> list[LakeTable]:
+        """Tables of events and bodies by their programs' schemas, each with (program id, frontier, pruned)."""
+        tables = []
+        for schema, table, columns in self._hot(QUERIES["select_event_tables"]):
+            if schema in programs:
+                own = OWN_COLUMNS["event"]
+                fields = [(name, pg_type) for name, pg_type in zip(columns[::2], columns[1::2], strict=True)]
+                program_id, slot, pruned = programs[schema]
+                tables.append(LakeTable(schema, table, (*own, *fields), slot, program_id, pruned))
+        for schema, (program_id, slot, pruned) in programs.items():
+            tables.append(LakeTable(schema, RAW_TABLE_NAME, RAW_COLUMNS, slot, program_id, pruned))
         return tables
 
     def _hot(self, query: str) -> list[Any]:

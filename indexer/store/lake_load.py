@@ -19,9 +19,8 @@ from indexer.chain.arrays.values import column_values
 from indexer.chain.batch import EventColumns
 from indexer.chain.program import Program
 from indexer.store.duck import DUCK_TYPES, quote_name
-from indexer.store.lake import RAW_COLUMNS, TRANSACTION_COLUMNS, Lake, LakeTable
-from indexer.store.raw import LAKE_TABLE_NAME as RAW_TABLE_NAME
-from indexer.store.typed import OWN_COLUMNS, ProgramTables, TypedTable, escape_text
+from indexer.store.lake import Lake, LakeTable
+from indexer.store.typed import OWN_COLUMNS, TypedTable, escape_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +30,20 @@ class LoadBatch:
 
     Args:
         transactions: columns signature, slot, block_time (unix seconds), err, fee, compute_units, complete.
-        events: by program id and event, from `event_table`.
+        events: by schema and table, from `event_table`; versions of an IDL have columns of their own.
         bodies: program id -> columns signature, slot, block_time, body of those that mention it.
     """
 
     transactions: pa.Table
-    events: Mapping[tuple[bytes, str], pa.Table]
+    events: Mapping[tuple[str, str], Sequence[pa.Table]]
     bodies: Mapping[bytes, pa.Table]
 
 
 class LakeLoad:
     """Loads into an open lake whose exporter rests meanwhile."""
 
-    def __init__(self, lake: Lake, tables: Mapping[bytes, ProgramTables], to_slot: int) -> None:
+    def __init__(self, lake: Lake, to_slot: int) -> None:
         self._lake = lake
-        self._tables = tables
         self._to_slot = to_slot
         # The highest slot of which the lake may have something; None until it was asked.
         self._highest: int | None = None
@@ -63,7 +61,8 @@ class LakeLoad:
         return self._lake.in_transaction(lambda duck: self._write(duck, batches))
 
     def _write(self, duck: duckdb.DuckDBPyConnection, batches: Sequence[LoadBatch]) -> int:
-        self._lake.claim(self._lake_tables(), self._to_slot)
+        tables = self._lake.registered_tables(self._to_slot)
+        self._lake.claim(tables, self._to_slot)
         transactions = pa.concat_tables([batch.transactions for batch in batches])
         span = _span(transactions)
         if span is None:
@@ -75,10 +74,10 @@ class LakeLoad:
         count = 0
         duck.register("loaded_signatures", transactions.select(["signature", "slot"]))
         try:
-            for table in self._lake_tables():
+            for table in tables:
                 if known[0] <= known[1]:
                     _delete(duck, table, known)
-                arrow = self._rows(table, batches, transactions)
+                arrow = _rows_of(table, batches, transactions)
                 if arrow is None:
                     continue
                 _insert(duck, table, arrow)
@@ -89,33 +88,13 @@ class LakeLoad:
         self._highest = max(self._highest, span[1])
         return count
 
-    def _rows(self, table: LakeTable, batches: Sequence[LoadBatch], transactions: pa.Table) -> pa.Table | None:
-        if table.program_id is None:
-            return transactions
-        if table.is_raw:
-            parts = [batch.bodies.get(table.program_id) for batch in batches]
-        else:
-            key = (table.program_id, self._event_names()[table.key])
-            parts = [batch.events.get(key) for batch in batches]
-        found = [part for part in parts if part is not None]
-        return pa.concat_tables(found) if found else None
 
-    def _event_names(self) -> dict[tuple[str, str], str]:
-        return {
-            (table.schema_name, table.table_name): name
-            for tables in self._tables.values()
-            for name, table in tables.events.items()
-        }
-
-    def _lake_tables(self) -> Sequence[LakeTable]:
-        found = [LakeTable("capstan", "transactions", TRANSACTION_COLUMNS, self._to_slot)]
-        for program_id, tables in self._tables.items():
-            found += [
-                LakeTable(table.schema_name, table.table_name, table.typed_names, self._to_slot, program_id)
-                for table in tables.events.values()
-            ]
-            found.append(LakeTable(tables.schema_name, RAW_TABLE_NAME, RAW_COLUMNS, self._to_slot, program_id))
-        return found
+def _rows_of(table: LakeTable, batches: Sequence[LoadBatch], transactions: pa.Table) -> pa.Table | None:
+    if table.program_id is None:
+        return transactions
+    found = [batch.bodies[table.program_id] for batch in batches if table.is_raw and table.program_id in batch.bodies]
+    found += [part for batch in batches for part in batch.events.get(table.key, ())]
+    return pa.concat_tables(found, promote_options="default") if found else None
 
 
 def _delete(duck: duckdb.DuckDBPyConnection, table: LakeTable, span: tuple[int, int]) -> None:
@@ -130,8 +109,9 @@ def _delete(duck: duckdb.DuckDBPyConnection, table: LakeTable, span: tuple[int, 
 def _insert(duck: duckdb.DuckDBPyConnection, table: LakeTable, arrow: pa.Table) -> None:
     slots = arrow.column("slot").to_numpy()
     order = "" if (slots[1:] >= slots[:-1]).all() else "ORDER BY slot"
-    values = ", ".join(_cast(name, pg_type) for name, pg_type in table.columns)
-    names = ", ".join(quote_name(name) for name, _ in table.columns)
+    there = [(name, pg_type) for name, pg_type in table.columns if name in arrow.column_names]
+    values = ", ".join(_cast(name, pg_type) for name, pg_type in there)
+    names = ", ".join(quote_name(name) for name, _ in there)
     duck.register("loaded_rows", arrow)
     try:
         duck.execute(f"INSERT INTO {table.quoted} ({names}) SELECT {values} FROM loaded_rows {order}")  # noqa: S608

@@ -18,7 +18,7 @@ from indexer.store.duck import attach_lake, open_duckdb
 from indexer.store.lake import Lake
 from indexer.store.partitions import PARTITION_SLOTS
 from indexer.store.raw import iterate_bodies
-from indexer.store.typed import ensure_tables
+from indexer.store.registry import ensure_tables
 from indexer.store.writer import Batch, TransactionRow, beat, write_batch
 from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 
