@@ -17,7 +17,7 @@ from capstan.report import percentile
 from indexer.store.database import open_database
 
 READY_S_MAX = 120.0
-DRAIN_S_MAX = 60.0
+DRAIN_S_MAX = 180.0
 POLL_S = 0.2
 # A history's last block is final a few slots of 50 ms later.
 FINAL_S = 2.0
@@ -116,7 +116,7 @@ def live(folder: Path, rate: int, seconds: float, *, slot_ms: int = 400, distanc
             "CAPSTAN_WS_URL": told["ws_url"],
         }
         with following("capstan", "index", "--json", environment=environment) as indexer:
-            _wait_caught_up(database.dsn, told["rpc_url"], indexer, slots_max=10_000 // slot_ms)
+            _wait_caught_up(database.dsn, told["rpc_url"], indexer, slots_max=25_000 // slot_ms)
             time.sleep(WARM_UP_S)
             first = _call(told["rpc_url"], "getSlot", {"commitment": "processed"}) + 1
             time.sleep(seconds)
