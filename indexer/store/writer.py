@@ -213,23 +213,10 @@ async def write_batch(
         if not is_new:
             late = _late(transactions, frontiers)
             changed = await _upsert_transactions(connection, transactions.values(), late)
-        mentions = [(key, row.slot, row.signature) for row in transactions.values() for key in row.mentions]
-        kept = {s: r.slot for s, r in transactions.items() if r.mentions and s in bodies}
-        if is_new:
-            await _add(connection, MENTIONS, pack_plain(MENTIONS.types, mentions) if mentions else ())
-            await _add(connection, RAW, pack_rows(RAW.types, raw_rows(kept, bodies)) if kept else ())
-        else:
-            await insert_rows(connection, MENTIONS, mentions)
-            await insert_rows(connection, RAW, raw_rows(kept, bodies))
+        await _insert_mentions_and_bodies(connection, transactions, bodies, is_new=is_new)
         events, escaped = await _insert_events(connection, batch.events, refused, tables, partitioned)
         for packed in batch.columns:
-            name = TableName(packed.table.schema_name, packed.table.table_name)
-            conflict = event_conflict(partitioned=name in partitioned)
-            target = Target(packed.table.identifier, packed.table.typed_names, conflict)
-            if is_new and await copy_new(connection, target, packed.chunks):
-                events += packed.count
-            else:
-                events += await copy_rows(connection, target, packed.chunks)
+            events += await _insert_packed(connection, packed, partitioned, is_new=is_new)
             escaped += packed.escaped
         problems = [problem for problem in batch.problems if problem.subject not in refused]
         await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
@@ -377,9 +364,40 @@ async def _insert_new(
     return True
 
 
+async def _insert_mentions_and_bodies(
+    connection: AsyncConnection,
+    transactions: Mapping[bytes, TransactionRow],
+    bodies: Mapping[bytes, bytes],
+    *,
+    is_new: bool,
+) -> None:
+    mentions = [(key, row.slot, row.signature) for row in transactions.values() for key in row.mentions]
+    slots = {s: row.slot for s, row in transactions.items() if row.mentions and s in bodies}
+    kept = raw_rows(slots, bodies)
+    if not is_new:
+        await insert_rows(connection, MENTIONS, mentions)
+        await insert_rows(connection, RAW, kept)
+        return
+    if mentions:
+        await _add(connection, MENTIONS, pack_plain(MENTIONS.types, mentions))
+    if kept:
+        await _add(connection, RAW, pack_rows(RAW.types, kept))
+
+
+async def _insert_packed(
+    connection: AsyncConnection, packed: PackedEvents, partitioned: Set[TableName], *, is_new: bool
+) -> int:
+    name = TableName(packed.table.schema_name, packed.table.table_name)
+    conflict = event_conflict(partitioned=name in partitioned)
+    target = Target(packed.table.identifier, packed.table.typed_names, conflict)
+    if is_new and await copy_new(connection, target, packed.chunks):
+        return packed.count
+    return await copy_rows(connection, target, packed.chunks)
+
+
 async def _add(connection: AsyncConnection, target: Target, chunks: Sequence[bytes | memoryview]) -> None:
-    """Insert what hangs on new transactions; what a crash of old left there stays."""
-    if chunks and not await copy_new(connection, target, chunks):
+    """Insert what hangs on new transactions; what is there all the same stays."""
+    if not await copy_new(connection, target, chunks):
         await copy_rows(connection, target, chunks)
 
 
