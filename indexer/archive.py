@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,6 +33,7 @@ from indexer.store.files import FileProgress, count_hot_between, select_file, se
 from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
 from indexer.store.partitions import PARTITION_SLOTS
+from indexer.store.raw import compress_body
 from indexer.store.typed import ProgramTables, TypedTable
 from indexer.store.writer import Batch, PackedEvents, TransactionRow, select_frontier, write_batch
 
@@ -107,6 +108,16 @@ class Prepared:
     problems: list[Problem]
     generation: int | None
     next: Place
+
+
+Made = TypeVar("Made")
+
+
+class Ready(NamedTuple, Generic[Made]):
+    """A batch of lines, and what is written of it."""
+
+    prepared: Prepared
+    batch: Made
 
 
 def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]) -> Prepared:
@@ -187,7 +198,7 @@ class Archive:
                 async with session(self.pool) as connection:
                     frontier = await select_frontier(connection, program_id)
                 _check_follows(self.covers, frontier, "what is proven so far")
-        await self._load(sources, "postgres", self._write_postgres)
+        await self._load(sources, "postgres", self._postgres_batch, self._write_postgres)
         await self._prove()
         return self.loaded
 
@@ -202,15 +213,14 @@ class Archive:
         covers = await self._check_lake(lake)
         load = LakeLoad(lake, covers.to_slot)
 
-        async def write(group: Sequence[Prepared]) -> int:
-            batches = [_lake_batch(prepared, self.programs) for prepared in group]
-            count = await asyncio.to_thread(load.write, batches)
-            problems = [problem for prepared in group for problem in prepared.problems]
+        async def write(group: Sequence[Ready[LoadBatch]]) -> int:
+            count = await asyncio.to_thread(load.write, [ready.batch for ready in group])
+            problems = [problem for ready in group for problem in ready.prepared.problems]
             async with session(self.pool) as connection:
                 await write_batch(connection, Batch(problems=problems), self.programs.tables)
             return count
 
-        await self._load(sources, "lake", write, LAKE_BYTES)
+        await self._load(sources, "lake", self._lake_batch, write, LAKE_BYTES)
         await self._prove()
         return self.loaded
 
@@ -247,7 +257,8 @@ class Archive:
         self,
         sources: Sequence[Source],
         target: str,
-        write: Callable[[Sequence[Prepared]], Awaitable[int]],
+        make: Callable[[Prepared], Made],
+        write: Callable[[Sequence[Ready[Made]]], Awaitable[int]],
         group_bytes: int = 1,
     ) -> None:
         started = time.monotonic()
@@ -257,10 +268,11 @@ class Archive:
             if progress.done:
                 log.info("was read before", file=source.name, transactions=progress.transactions)
                 continue
-            read = self._prepared(source, Place(progress.bytes_read, progress.lines_read))
-            async for group in _grouped(read, group_bytes):
+            read = self._ready(source, Place(progress.bytes_read, progress.lines_read), make)
+            async for ready in _grouped(read, group_bytes):
+                group = [one.prepared for one in ready]
                 self._tell(source, group)
-                self.loaded.events += await write(group)
+                self.loaded.events += await write(ready)
                 transactions = sum(len(prepared.kept) for prepared in group)
                 bad_lines = sum(len(prepared.transactions.errors) for prepared in group)
                 self.loaded.transactions += transactions
@@ -280,27 +292,37 @@ class Archive:
             await self._remember(source, target, done)
         self.loaded.seconds = time.monotonic() - started
 
-    async def _prepared(self, source: Source, place: Place) -> AsyncIterator[Prepared]:
-        """Read the next batch while the last one is written."""
+    async def _ready(
+        self, source: Source, place: Place, make: Callable[[Prepared], Made]
+    ) -> AsyncIterator[Ready[Made]]:
+        """Read the next batch, and make of it what is written, while the last one is written."""
         batches = source.batches(place)
         needles = {key: f'"{Pubkey(key)}"'.encode() for key in self.programs}
 
-        def following() -> Prepared | None:
+        def following() -> Ready[Made] | None:
             batch = next(batches, None)
-            return None if batch is None else prepare(batch, self.programs, needles)
+            if batch is None:
+                return None
+            prepared = prepare(batch, self.programs, needles)
+            return Ready(prepared, make(prepared))
 
         upcoming = asyncio.ensure_future(asyncio.to_thread(following))
         try:
-            while (prepared := await upcoming) is not None:
+            while (ready := await upcoming) is not None:
                 upcoming = asyncio.ensure_future(asyncio.to_thread(following))
-                yield prepared
+                yield ready
         finally:
             await asyncio.wait({upcoming})
 
-    async def _write_postgres(self, group: Sequence[Prepared]) -> int:
+    def _postgres_batch(self, prepared: Prepared) -> Batch:
+        return _postgres_batch(prepared, self.programs)
+
+    def _lake_batch(self, prepared: Prepared) -> LoadBatch:
+        return _lake_batch(prepared, self.programs)
+
+    async def _write_postgres(self, group: Sequence[Ready[Batch]]) -> int:
         count = 0
-        for prepared in group:
-            batch = await asyncio.to_thread(_postgres_batch, prepared, self.programs)
+        for _, batch in group:
             async with session(self.pool) as connection:
                 await write_batch(connection, batch, self.programs.tables)
             count += sum(packed.count for packed in batch.columns)
@@ -317,16 +339,17 @@ class Archive:
                 log.warning("not a transaction", file=source.name, line=error.line + 1, reason=error.reason)
 
 
-async def _grouped(read: AsyncIterator[Prepared], size: int) -> AsyncIterator[list[Prepared]]:
+async def _grouped(read: AsyncIterator[Ready[Made]], size: int) -> AsyncIterator[list[Ready[Made]]]:
     """Put batches of together about `size` bytes into groups; in a group no transaction comes twice."""
-    group: list[Prepared] = []
+    group: list[Ready[Made]] = []
     seen: set[bytes] = set()
     held = 0
-    async for prepared in read:
+    async for ready in read:
+        prepared = ready.prepared
         if group and not seen.isdisjoint(prepared.signatures):
             yield group
             group, seen, held = [], set(), 0
-        group.append(prepared)
+        group.append(ready)
         seen.update(prepared.signatures)
         held += sum(map(len, prepared.bodies))
         if held >= size:
@@ -354,8 +377,15 @@ def _postgres_batch(prepared: Prepared, registry: Registry) -> Batch:
         slots = found.events.identity.column("slot").to_numpy()
         occurring = frozenset((np.unique(slots // PARTITION_SLOTS) * PARTITION_SLOTS).tolist())
         packed.append(PackedEvents(table, join(columns, count), count, occurring, escaped))
-    raw = {row.signature: body for row, body in zip(rows, prepared.bodies, strict=True)}
-    return Batch(rows, problems=prepared.problems, raw=raw, columns=packed, generation=prepared.generation)
+    raw = {row.signature: compress_body(body) for row, body in zip(rows, prepared.bodies, strict=True)}
+    return Batch(
+        rows,
+        problems=prepared.problems,
+        raw=raw,
+        columns=packed,
+        generation=prepared.generation,
+        is_compressed=True,
+    )
 
 
 def _rows(prepared: Prepared) -> Iterator[TransactionRow]:

@@ -66,6 +66,8 @@ class Live:
     _states: asyncio.Queue[Seen] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
     _remembered: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _blockhashes: OrderedDict[int, str] = field(default_factory=OrderedDict)
+    _touched: dict[bytes, int] = field(default_factory=dict)
+    _has_touched: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self) -> None:
         """
@@ -95,7 +97,11 @@ class Live:
             await self._wanted.put(Wanted(signature, slot))
 
     async def store_transactions(self) -> None:
-        """Fetch and store what is queued, for ever. A failure of the node is waited out; nothing queued is lost."""
+        """
+        Fetch and store what is queued, for ever. A failure of the node is waited out; nothing queued is lost.
+
+        May run more than once at a time: one waits for the node while another waits for the database.
+        """
         while True:
             batch = await _drain(self._wanted)
             try:
@@ -105,6 +111,23 @@ class Live:
                 await asyncio.sleep(ABSENT_WAIT_S * 10)
                 for wanted in batch:
                     self._later(wanted)
+
+    async def refetch_states(self) -> None:
+        """
+        Fetch the accounts again that stored transactions touched, for ever; behind the transactions, which do not wait.
+
+        Raises:
+            RetryableError: the node or the database went away; what was touched is not forgotten.
+        """
+        while True:
+            await self._has_touched.wait()
+            self._has_touched.clear()
+            touched, self._touched = self._touched, {}
+            try:
+                await self.accounts.refetch(touched)
+            except RetryableError:
+                self._touch(touched)
+                raise
 
     async def store_states(self) -> None:
         """Write the account states that programSubscribe sent, for ever."""
@@ -163,7 +186,13 @@ class Live:
                 written = await write_batch(connection, read.batch(finalized={}, frontiers={}), self.tables)
         metrics.TRANSACTIONS.labels("live").inc(written.transactions)
         metrics.EVENTS.inc(written.events)
-        await self.accounts.refetch(read.touched)
+        self._touch(read.touched)
+
+    def _touch(self, touched: Mapping[bytes, int]) -> None:
+        for address, slot in touched.items():
+            self._touched[address] = max(slot, self._touched.get(address, slot))
+        if touched:
+            self._has_touched.set()
 
     async def _fetch_blockhashes(self, rpc: Caller, slots: set[int]) -> Mapping[int, str]:
         """

@@ -112,7 +112,10 @@ class Indexer:
         async with asyncio.TaskGroup() as parts:
             for name, part in (
                 ("pubsub", self.live.listen),
+                # Two, so that a slot's last transactions do not wait until its first ones are stored.
                 ("transactions", self.live.store_transactions),
+                ("transactions", self.live.store_transactions),
+                ("touched", self.live.refetch_states),
                 ("accounts", self.live.store_states),
                 ("repair", self._repair_on),
                 ("resync", self._resync),

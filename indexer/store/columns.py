@@ -8,7 +8,7 @@ value by value.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -109,6 +109,31 @@ def pack_column(pg_type: str, array: Array) -> Packed:
         case _:
             kind = pa.large_binary() if pg_type == "bytea" else pa.large_string()
             return _variable(array.cast(kind), valid)
+
+
+_ARROW: Mapping[str, Array] = {
+    "boolean": pa.bool_(),
+    "bigint": pa.int64(),
+    "numeric(20,0)": pa.uint64(),
+    "timestamptz": pa.int64(),
+    "text": pa.string(),
+}
+
+
+def pack_plain(pg_types: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[memoryview | bytes]:
+    """
+    Return rows as a whole binary COPY, as `copy.pack_rows` does, column by column.
+
+    Args:
+        pg_types: boolean, bigint, numeric(20,0), timestamptz (unix seconds), text, or bytea of which all values are
+            equally long.
+        rows: at least one.
+    """
+    columns = [
+        pack_column(pg_type, pa.array(values, _ARROW.get(pg_type) or pa.binary(len(values[0]))))
+        for pg_type, values in zip(pg_types, zip(*rows, strict=True), strict=True)
+    ]
+    return join(columns, len(rows))
 
 
 def join(columns: Sequence[Packed], count: int) -> list[memoryview | bytes]:

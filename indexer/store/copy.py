@@ -3,7 +3,7 @@ Rows into a Postgres table, by whichever way is faster for their number.
 
 Few rows go as prepared statements in a pipeline. Many go as packed binary COPY into a temporary table, and from there
 by one INSERT, so that conflicts are still resolved. Both end in the same INSERT text; what happens on a conflict is the
-caller's clause.
+caller's clause. Where nearly all batches are new, `copy_new` spares them the way over the temporary table.
 """
 
 import struct
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from psycopg import sql
+from psycopg import AsyncCursor, errors, sql
 
 from indexer.store.database import AsyncConnection
 
@@ -79,6 +79,11 @@ class Target:
     columns: tuple[tuple[str, str], ...]
     on_conflict: sql.Composable
 
+    @property
+    def types(self) -> list[str]:
+        """The columns' Postgres types."""
+        return [pg_type for _, pg_type in self.columns]
+
     def insert(self, source: sql.Composable) -> sql.Composed:
         """The INSERT that both ways end in."""
         names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in self.columns)
@@ -114,7 +119,7 @@ async def _insert_few(connection: AsyncConnection, target: Target, rows: Sequenc
 
 
 async def _insert_many(connection: AsyncConnection, target: Target, rows: Sequence[Sequence[Any]]) -> int:
-    return await copy_rows(connection, target, pack_rows([pg_type for _, pg_type in target.columns], rows))
+    return await copy_rows(connection, target, pack_rows(target.types, rows))
 
 
 async def copy_rows(connection: AsyncConnection, target: Target, chunks: Sequence[bytes | memoryview]) -> int:
@@ -132,13 +137,37 @@ async def copy_rows(connection: AsyncConnection, target: Target, chunks: Sequenc
                 names, target.table
             )
         )
-        async with cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(incoming)) as copy:
-            for chunk in chunks:
-                await copy.write(chunk)
+        await _copy(cursor, incoming, names, chunks)
         await cursor.execute(target.insert(sql.SQL("select {} from {}").format(names, incoming)))
         changed = cursor.rowcount
         await cursor.execute(sql.SQL("drop table {}").format(incoming))
     return changed
+
+
+async def copy_new(connection: AsyncConnection, target: Target, chunks: Sequence[bytes | memoryview]) -> bool:
+    """
+    Insert rows that are probably all new, inside the caller's transaction; return False where one is there already, and
+    nothing was inserted. Then `copy_rows` has to do it, which resolves conflicts.
+
+    Args:
+        chunks: together one whole binary COPY of `target.columns`.
+    """
+    names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in target.columns)
+    try:
+        # A savepoint: the server gives up the transaction that meets a row of the same key.
+        async with connection.transaction(), connection.cursor() as cursor:
+            await _copy(cursor, target.table, names, chunks)
+    except errors.UniqueViolation:
+        return False
+    return True
+
+
+async def _copy(
+    cursor: AsyncCursor[Any], table: sql.Identifier, names: sql.Composed, chunks: Sequence[bytes | memoryview]
+) -> None:
+    async with cursor.copy(sql.SQL("copy {} ({}) from stdin (format binary)").format(table, names)) as copy:
+        for chunk in chunks:
+            await copy.write(chunk)
 
 
 def pack_rows(pg_types: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[bytes]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from indexer.errors import DataError, RetryableError
-from indexer.store.copy import DO_NOTHING, Target, insert_rows
+from indexer.store.copy import DO_NOTHING, Target
 from indexer.store.database import CONNECT_TIMEOUT_S, AsyncConnection, first_line, mask_dsn
 from indexer.store.duck import attach_lake, open_duckdb, quote_name
 from indexer.store.partitions import RAW_TABLE
@@ -89,16 +89,15 @@ def _content_size(data: bytes) -> int:
     return size + 256 if width == 2 else size
 
 
-async def insert_bodies(connection: AsyncConnection, slots: Mapping[bytes, int], bodies: Mapping[bytes, bytes]) -> int:
+def raw_rows(slots: Mapping[bytes, int], bodies: Mapping[bytes, bytes]) -> list[tuple[int, bytes, bytes]]:
     """
-    Store the bodies of these transactions inside the caller's transaction; one that is there stays.
+    Return rows of `RAW` in the order of its key.
 
     Args:
         slots: signature -> slot.
-        bodies: signature -> JSON; those of other signatures are left out.
+        bodies: signature -> compressed body; those of other signatures are left out.
     """
-    rows = sorted((slot, signature, compress_body(bodies[signature])) for signature, slot in slots.items())
-    return await insert_rows(connection, RAW, rows)
+    return sorted((slot, signature, bodies[signature]) for signature, slot in slots.items())
 
 
 async def delete_bodies(connection: AsyncConnection, name: str, signatures: Collection[bytes]) -> None:

@@ -6,6 +6,7 @@ transaction means is decided before (indexer.chain), whether it is finalized too
 that tables can keep. Account state is in accounts.py.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,13 @@ import psycopg
 from psycopg import sql
 
 from indexer.errors import DataError, RetryableError
-from indexer.store.copy import DO_NOTHING, Target, copy_rows, insert_rows
+from indexer.store.columns import pack_plain
+from indexer.store.copy import COPY_ROWS_MIN, DO_NOTHING, Target, copy_new, copy_rows, insert_rows, pack_rows
 from indexer.store.coverage import Proof, prove, select_start
 from indexer.store.database import AsyncConnection, transaction
 from indexer.store.partitions import RAW_TABLE, TableName, ensure_partitions
 from indexer.store.queries import load_queries
-from indexer.store.raw import delete_bodies, delete_bodies_of, insert_bodies
+from indexer.store.raw import RAW, compress_body, delete_bodies, delete_bodies_of, raw_rows
 from indexer.store.typed import ESCAPE, ProgramTables, TypedTable, escape_text
 
 Commitment: TypeAlias = Literal["confirmed", "finalized"]
@@ -110,6 +112,7 @@ class Batch:
         columns: events by the batch, by program id and name, each with the table it goes into, packed by columns.py; of
             transactions in the batch, finalized, no identity twice.
         raw: signature -> the body that its transaction was read from, JSON. Those without any are not stored raw.
+        is_compressed: the bodies in `raw` are as `compress_body` gives them.
         coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
     """
 
@@ -123,6 +126,7 @@ class Batch:
     raw: Mapping[bytes, bytes] = field(default_factory=dict)
     coverage: Sequence[Proof] = field(default=(), kw_only=True)
     columns: Sequence["PackedEvents"] = ()
+    is_compressed: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,7 @@ async def write_batch(
         "a batch is a transaction of its own"
     )
     transactions = _newest(batch.transactions)
+    bodies = batch.raw if batch.is_compressed else await _compressed(batch.raw)
     refused_again: set[bytes] = set()
     partitioned = await ensure_partitions(connection, _wanted_partitions(batch, tables))
     async with transaction(connection):
@@ -193,7 +198,8 @@ async def write_batch(
         frontiers = await _lock_frontiers(connection, batch, transactions.values())
         if batch.again:
             transactions, refused_again = await _clear_stored(connection, transactions)
-        moved = await _select_moved(connection, transactions)
+        is_new = not batch.again and await _insert_new(connection, transactions, frontiers)
+        moved = {} if is_new else await _select_moved(connection, transactions)
         refused = {signature for signature, (stored, _) in moved.items() if _is_stale(transactions[signature], stored)}
         elsewhere = {signature for signature in refused if moved[signature][1] != transactions[signature].slot}
         replaced = tuple(signature for signature in moved if signature not in refused)
@@ -203,21 +209,14 @@ async def write_batch(
             await delete_bodies(connection, "delete_raw_of_replaced", replaced)
         for signature in refused:
             transactions.pop(signature, None)
-        late = {s for s, row in transactions.items() if _is_late(row.slot, row.mentions, frontiers, row.commitment)}
-        changed = await _upsert_transactions(connection, transactions.values(), late)
-        await insert_rows(
-            connection,
-            MENTIONS,
-            [(program_id, row.slot, row.signature) for row in transactions.values() for program_id in row.mentions],
-        )
-        kept = {s: r.slot for s, r in transactions.items() if r.mentions and s in batch.raw}
-        await insert_bodies(connection, kept, batch.raw)
+        changed = len(transactions)
+        if not is_new:
+            late = _late(transactions, frontiers)
+            changed = await _upsert_transactions(connection, transactions.values(), late)
+        await _insert_mentions_and_bodies(connection, transactions, bodies, is_new=is_new)
         events, escaped = await _insert_events(connection, batch.events, refused, tables, partitioned)
         for packed in batch.columns:
-            name = TableName(packed.table.schema_name, packed.table.table_name)
-            conflict = event_conflict(partitioned=name in partitioned)
-            target = Target(packed.table.identifier, packed.table.typed_names, conflict)
-            events += await copy_rows(connection, target, packed.chunks)
+            events += await _insert_packed(connection, packed, partitioned, is_new=is_new)
             escaped += packed.escaped
         problems = [problem for problem in batch.problems if problem.subject not in refused]
         await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
@@ -334,6 +333,74 @@ def _is_late(slot: int, mentions: Sequence[bytes], frontiers: Mapping[bytes, int
     return commitment == "finalized" and any(slot <= frontiers.get(program_id, -1) for program_id in mentions)
 
 
+def _late(transactions: Mapping[bytes, TransactionRow], frontiers: Mapping[bytes, int]) -> set[bytes]:
+    return {s for s, row in transactions.items() if _is_late(row.slot, row.mentions, frontiers, row.commitment)}
+
+
+async def _compressed(raw: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """Compress bodies before the database transaction begins; many of them, beside what else this process does."""
+    if len(raw) < COPY_ROWS_MIN:
+        return {signature: compress_body(body) for signature, body in raw.items()}
+    return await asyncio.to_thread(lambda: {signature: compress_body(body) for signature, body in raw.items()})
+
+
+async def _insert_new(
+    connection: AsyncConnection, transactions: Mapping[bytes, TransactionRow], frontiers: Mapping[bytes, int]
+) -> bool:
+    """
+    Insert transactions if none of them is stored, and return whether that was so.
+
+    Most batches that are not small are all new: then nothing has to be looked up, and nothing that hangs on them can be
+    there. Otherwise nothing was done.
+    """
+    if len(transactions) < COPY_ROWS_MIN:
+        return False
+    rows = list(map(_transaction_row, transactions.values()))
+    if not await copy_new(connection, TRANSACTIONS, pack_plain(TRANSACTIONS.types, rows)):
+        return False
+    late = _late(transactions, frontiers)
+    if late:
+        await connection.execute(QUERIES["note_late"], {"signatures": sorted(late)})
+    return True
+
+
+async def _insert_mentions_and_bodies(
+    connection: AsyncConnection,
+    transactions: Mapping[bytes, TransactionRow],
+    bodies: Mapping[bytes, bytes],
+    *,
+    is_new: bool,
+) -> None:
+    mentions = [(key, row.slot, row.signature) for row in transactions.values() for key in row.mentions]
+    slots = {s: row.slot for s, row in transactions.items() if row.mentions and s in bodies}
+    kept = raw_rows(slots, bodies)
+    if not is_new:
+        await insert_rows(connection, MENTIONS, mentions)
+        await insert_rows(connection, RAW, kept)
+        return
+    if mentions:
+        await _add(connection, MENTIONS, pack_plain(MENTIONS.types, mentions))
+    if kept:
+        await _add(connection, RAW, pack_rows(RAW.types, kept))
+
+
+async def _insert_packed(
+    connection: AsyncConnection, packed: PackedEvents, partitioned: Set[TableName], *, is_new: bool
+) -> int:
+    name = TableName(packed.table.schema_name, packed.table.table_name)
+    conflict = event_conflict(partitioned=name in partitioned)
+    target = Target(packed.table.identifier, packed.table.typed_names, conflict)
+    if is_new and await copy_new(connection, target, packed.chunks):
+        return packed.count
+    return await copy_rows(connection, target, packed.chunks)
+
+
+async def _add(connection: AsyncConnection, target: Target, chunks: Sequence[bytes | memoryview]) -> None:
+    """Insert what hangs on new transactions; what is there all the same stays."""
+    if not await copy_new(connection, target, chunks):
+        await copy_rows(connection, target, chunks)
+
+
 async def _proofs(connection: AsyncConnection, batch: Batch, frontiers: Mapping[bytes, int]) -> list[Proof]:
     """Return everything that the batch proves; a frontier stands for what lies between the old one and it."""
     proofs = list(batch.coverage)
@@ -389,6 +456,13 @@ async def delete_dependents(connection: AsyncConnection, signatures: Collection[
     await connection.execute(QUERIES["delete_problems"], parameters)
 
 
+def _transaction_row(row: TransactionRow) -> tuple[Any, ...]:
+    return (
+        *(row.signature, row.slot, row.block_time, row.err, row.fee),
+        *(row.compute_units, row.commitment, row.complete, row.blockhash),
+    )
+
+
 async def _upsert_transactions(
     connection: AsyncConnection, rows: Collection[TransactionRow], late: Collection[bytes]
 ) -> int:
@@ -396,10 +470,6 @@ async def _upsert_transactions(
     # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
     await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
     await delete_bodies(connection, "delete_raw_of_completed", completed)
-    plain = [
-        (r.signature, r.slot, r.block_time, r.err, r.fee, r.compute_units, r.commitment, r.complete, r.blockhash)
-        for r in rows
-    ]
     if late:
         # Before the upsert: only what differs from the stored row is news to the lake.
         await connection.execute(
@@ -410,7 +480,7 @@ async def _upsert_transactions(
                 "slots": [row.slot for row in rows if row.signature in late],
             },
         )
-    return await insert_rows(connection, TRANSACTIONS, plain)
+    return await insert_rows(connection, TRANSACTIONS, list(map(_transaction_row, rows)))
 
 
 async def _insert_events(

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from bench.ingesting.commands import CommandError
+from bench.ingesting.found import Tally, check_held
 from bench.inputs.made_transactions import Made, make_transactions
 from bench.readers import ours_loop
 from bench.readers.checks import DifferenceError, check_events
@@ -17,7 +19,7 @@ from bench.readers.reading import Found, Reader, logs_of
 
 BENCH = Path(__file__).parents[2] / "bench"
 BENCHMARKS = sorted(path.stem for path in BENCH.glob("*.py"))
-RUN_TIMEOUT_S = 150
+RUN_TIMEOUT_S = 300
 TRANSACTIONS = 400
 
 PYTHON_ROWS = {
@@ -150,3 +152,40 @@ def test_a_reader_that_differs_is_told_apart(made: list[Made], reader: Reader, s
     spoiled = reader._replace(found=lambda result: spoil(list(reader.found(result))))
     with pytest.raises(DifferenceError):
         check_events(spoiled, made, result)
+
+
+def test_ingest_stores_what_was_made_before_it_tells_a_time(tmp_path: Path) -> None:
+    """Files, a past and a present go through the commands, and every figure has its target beside it."""
+    report = tmp_path / "report.json"
+    done = run("ingest", "--transactions", "300", "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "What was stored is what was made" in done.stdout
+    told = json.loads(report.read_text())
+    made = [event.way for one in make_transactions(300) for event in one.events]
+    lake, postgres, peer = told["files"]
+    assert lake["events"] == postgres["events"] == len(made) - made.count("quoted")
+    assert peer["events"] == len(made) - made.count("cpi")
+    catch_up, backfill = told["past"]
+    assert catch_up["transactions"] == backfill["transactions"] >= 300
+    (live,) = told["live"]
+    assert live["transactions"] > 0
+    assert live["p50 less it"] == pytest.approx(live["p50, ms"] - live["commitment, ms"])
+    assert live["p99, ms"] >= live["p50, ms"]
+    for row in (*told["files"], *told["past"], *told["live"]):
+        assert row["peak MB"] > 0
+    assert [row[""] for row in told["targets"]]
+
+
+def test_ingest_counts_a_value_that_was_stored_wrong() -> None:
+    """Counts alone would let a wrong amount pass."""
+    tally = Tally()
+    for one in make_transactions(50):
+        tally.add(one)
+    held = tally.held()
+    check_held("the same", held, held)
+    name, sums = next(iter(held.events.items()))
+    wrong = held._replace(events={**held.events, name: (*sums[:-1], sums[-1] + 1)})
+    with pytest.raises(CommandError, match=name):
+        check_held("PostgreSQL", wrong, held)
+    with pytest.raises(CommandError, match="transactions"):
+        check_held("PostgreSQL", held._replace(transactions=49), held)

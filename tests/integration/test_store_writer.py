@@ -19,6 +19,7 @@ from indexer.store.registry import ensure_tables
 from indexer.store.typed import ProgramTables
 from indexer.store.writer import (
     Batch,
+    TransactionRow,
     Written,
     beat,
     drop_transactions,
@@ -292,6 +293,50 @@ def test_what_comes_below_a_frontier_is_noted_for_the_lake(database: Database) -
     run(database, work)
     noted = {row[0] for row in rows_of(database, "select signature from capstan.late_transactions")}
     assert noted == {late.signature, confirmed.signature}
+
+
+def test_a_large_batch_is_stored_whole_whether_all_of_it_is_new_or_not(database: Database) -> None:
+    """One stored row among many new ones, in another slot, is replaced, and the new ones come in all the same."""
+    rows = VaultRows(PROGRAM)
+    stored = rows.transaction(10, commitment="confirmed")
+    many = [rows.transaction(20 + n, err=None if n % 3 else '{"InstructionError":[0,1]}') for n in range(COPY_ROWS_MIN)]
+    again = replace(stored, slot=11, commitment="finalized")
+    body = b'{"slot":1}' * 50
+    vault = rows.key()
+
+    def batch(transactions: list[TransactionRow]) -> Batch:
+        events = [rows.deposit(row, vault, row.slot) for row in transactions]
+        return Batch(transactions, events, raw={row.signature: body for row in transactions})
+
+    async def work(connection: AsyncConnection, tables: dict[bytes, ProgramTables]) -> Written:
+        await write_batch(connection, batch([stored]), tables)
+        written = await write_batch(connection, batch([again, *many]), tables)
+        assert await write_batch(connection, batch([again, *many]), tables) == Written()
+        return written
+
+    count = len(many) + 1
+    assert run(database, work) == Written(transactions=count, events=count, replaced=(stored.signature,))
+    slots = [(11,), *((row.slot,) for row in many)]
+    for table in ("transactions", "mentions", "raw_transactions"):
+        assert rows_of(database, f"select slot from capstan.{table} order by slot") == slots
+    assert rows_of(database, "select amount from ephemeral_vault.event_auto_deposit order by slot") == slots
+    kept = "select err from capstan.transactions where slot > 11 order by slot"
+    assert rows_of(database, kept) == [(row.err,) for row in many]
+
+
+def test_a_large_new_batch_below_a_frontier_is_noted_for_the_lake(database: Database) -> None:
+    """All of it that lies below, and nothing above; what is only confirmed is not the lake's yet."""
+    rows = VaultRows(PROGRAM)
+    below = [rows.transaction(slot) for slot in range(COPY_ROWS_MIN)]
+    confirmed, above = rows.transaction(50, commitment="confirmed"), rows.transaction(101)
+
+    async def work(connection: AsyncConnection, tables: dict[bytes, ProgramTables]) -> None:
+        await write_batch(connection, Batch(frontiers={ID: 100}), tables)
+        await write_batch(connection, Batch([*below, confirmed, above]), tables)
+
+    run(database, work)
+    noted = {row[0] for row in rows_of(database, "select signature from capstan.late_transactions")}
+    assert noted == {row.signature for row in below}
 
 
 def test_a_failing_batch_leaves_nothing_behind(database: Database) -> None:
