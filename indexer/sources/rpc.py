@@ -18,8 +18,8 @@ import stamina
 from indexer.errors import DataError, RetryableError, SettingsError
 from indexer.sources.rate import TokenBucket
 
-# Codes with which a node says "not now" or "not I": a later call, or another node, may answer.
-RETRYABLE_CODES = frozenset({-32001, -32004, -32005, -32011, -32014, -32016, -32019})
+# Codes with which a node says "not now", "not I" or "something broke here": a later call, or another node, may answer.
+RETRYABLE_CODES = frozenset({-32001, -32004, -32005, -32011, -32014, -32016, -32019, -32603})
 RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 BATCH_SIZE_MAX = 100
 

@@ -18,7 +18,7 @@ from tests.fixtures.hazard_rig import HazardNode, Rig, Told, account, data_line,
 from tests.fixtures.scripted_node import Entry
 
 ATTEMPTS = 12
-NOT_NOW_CODES = [-32001, -32004, -32005, -32011, -32014, -32016, -32019]
+NOT_NOW_CODES = [-32001, -32004, -32005, -32011, -32014, -32016, -32019, -32603]
 
 
 @pytest.fixture(autouse=True)
