@@ -2,11 +2,12 @@
 Account state from the chain to the tables: snapshots, notifications, and what seen transactions touched.
 
 programSubscribe reports no closures and may skip states, so nothing here trusts it alone: a snapshot is taken on every
-connection, and the writable accounts of each seen transaction are fetched again.
+connection, and the writable accounts of each seen transaction are fetched again. What could not be fetched is owed
+until it is: no later notification would bring it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from indexer.chain.codec import DecodeError
 from indexer.chain.events import Problem
@@ -20,6 +21,9 @@ from indexer.store.database import Pool, session
 from indexer.store.typed import ProgramTables
 from indexer.store.writer import Batch, write_batch
 
+# More accounts than this are fetched as a snapshot: one call instead of many.
+REFETCH_MAX = 1_000
+
 Seen = tuple[int, bytes, RawAccount | None]
 
 
@@ -32,6 +36,8 @@ class Accounts:
     programs: Programs
     tables: Mapping[bytes, ProgramTables]
     commitment: str = "confirmed"
+    _owed: dict[bytes, int] = field(default_factory=dict)
+    _all_owed: bool = False
 
     async def snapshot(self) -> int:
         """
@@ -56,11 +62,44 @@ class Accounts:
 
         Args:
             touched: address -> slot of the newest transaction; the answer must not be older.
+
+        Raises:
+            RetryableError: node or database did not answer; they are owed.
         """
         if not touched:
             return
-        seen = await node.fetch_accounts(self.rpc, touched, commitment=self.commitment, min_slot=max(touched.values()))
-        await self.write_seen(seen)
+        try:
+            seen = await node.fetch_accounts(
+                self.rpc, touched, commitment=self.commitment, min_slot=max(touched.values())
+            )
+            await self.write_seen(seen)
+        except BaseException:
+            self.owe(touched)
+            raise
+
+    def owe(self, touched: Mapping[bytes, int], *, everything: bool = False) -> None:
+        """Remember what has to be fetched again: some accounts (as `refetch` has them), or every one."""
+        for address, slot in touched.items():
+            self._owed[address] = max(slot, self._owed.get(address, 0))
+        self._all_owed = self._all_owed or everything
+
+    async def repair(self) -> None:
+        """
+        Fetch what is owed.
+
+        Raises:
+            RetryableError: node or database did not answer; it stays owed.
+        """
+        owed, self._owed = self._owed, {}
+        if not self._all_owed and len(owed) <= REFETCH_MAX:
+            await self.refetch(owed)
+            return
+        self._all_owed = False
+        try:
+            await self.snapshot()
+        except BaseException:
+            self._all_owed = True
+            raise
 
     async def write_seen(self, seen: Iterable[Seen]) -> None:
         """Write (slot, address, account or None) wherever it belongs; accounts of other programs may be closures."""

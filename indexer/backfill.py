@@ -298,7 +298,7 @@ async def _check_finalized(rpc: Caller, slot: int) -> None:
     """A node that is behind would list less than there is."""
     finalized = await node.fetch_slot(rpc, "finalized")
     if finalized < slot:
-        raise RetryableError(f"{rpc.shown_url} has finalized slot {finalized} only, and {slot} is asked for")
+        raise rpc.distrust(f"{rpc.shown_url} has finalized slot {finalized} only, and {slot} is asked for")
 
 
 def checked_range(from_slot: int | None, to_slot: int | None, finalized: int) -> Range:

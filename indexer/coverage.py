@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from solders.signature import Signature
 
 from indexer.crawl import bodies_of, crawl
-from indexer.errors import RetryableError
 from indexer.intake import Programs, Read, read_bodies
 from indexer.sources import node
 from indexer.sources.rpc import Caller
@@ -142,7 +141,7 @@ class Settler:
             absent, contradicted = await self._ask_unlisted(rpc, program_id, listed, span)
             if contradicted:
                 signature, slot = next(iter(contradicted.items()))
-                raise RetryableError(
+                raise rpc.distrust(
                     f"{rpc.shown_url} shows {Signature(signature)} as final in slot {slot}, whose block lacks it"
                 )
             gone |= absent
@@ -160,11 +159,11 @@ class Settler:
         found = [body for body in bodies if body is not None]
         if len(found) < len(texts):
             absent = texts[bodies.index(None)]
-            raise RetryableError(f"{rpc.shown_url} lists {absent} as finalized and does not have it")
+            raise rpc.distrust(f"{rpc.shown_url} lists {absent} as finalized and does not have it")
         read = await _read_in_slices(found, self.programs, blockhashes)
         for row in read.transactions:
             if wanted.get(row.signature) != row.slot:
-                raise RetryableError(
+                raise rpc.distrust(
                     f"{rpc.shown_url} lists {Signature(row.signature)} in slot {wanted.get(row.signature)} and shows "
                     f"it in {row.slot}"
                 )
@@ -198,14 +197,14 @@ class Settler:
             some = suspects[start : start + node.STATUSES_PER_CALL_MAX]
             at_slot, statuses = await node.fetch_statuses(rpc, [str(Signature(signature)) for signature, _ in some])
             if at_slot < area.to_slot:
-                raise RetryableError(f"{rpc.shown_url} is behind its own finalized slot {area.to_slot}")
+                raise rpc.distrust(f"{rpc.shown_url} is behind its own finalized slot {area.to_slot}")
             for (signature, slot), status in zip(some, statuses, strict=True):
                 if status is None or status.slot != slot:
                     gone[signature] = slot
                 elif status.confirmation_status == "finalized":
                     final[signature] = slot
                 else:
-                    raise RetryableError(
+                    raise rpc.distrust(
                         f"{rpc.shown_url} shows {Signature(signature)} in slot {slot}, which is final there, and does "
                         "not list it"
                     )

@@ -32,7 +32,7 @@ async def crawl(rpc: Caller, from_slot: int, to_slot: int) -> AsyncIterator[tupl
     """
     hints = sorted((slot for slot in await node.fetch_block_slots(rpc, from_slot, to_slot)), reverse=True)
     if any(not from_slot <= slot <= to_slot for slot in hints):
-        raise RetryableError(f"{rpc.shown_url} lists blocks that were not asked for")
+        raise rpc.distrust(f"{rpc.shown_url} lists blocks that were not asked for")
     wanted = to_slot if hints[:1] == [to_slot] else await _parent_above(rpc, to_slot)
     while wanted >= from_slot:
         together = [wanted, *[slot for slot in hints if slot < wanted][: BLOCKS_TOGETHER - 1]]
@@ -43,7 +43,7 @@ async def crawl(rpc: Caller, from_slot: int, to_slot: int) -> AsyncIterator[tupl
             if slot == 0:
                 return
             if block.parent_slot >= slot:
-                raise RetryableError(f"{rpc.shown_url} sent a block of slot {slot} whose parent is {block.parent_slot}")
+                raise rpc.distrust(f"{rpc.shown_url} sent a block of slot {slot} whose parent is {block.parent_slot}")
             wanted = block.parent_slot
 
 
@@ -56,9 +56,9 @@ async def _parent_above(rpc: Caller, slot: int) -> int:
         )
     header = (await node.fetch_headers(rpc, [above], commitment="finalized")).get(above)
     if header is None or above <= slot:
-        raise RetryableError(f"{rpc.shown_url} lists a block in slot {above} and does not show it")
+        raise rpc.distrust(f"{rpc.shown_url} lists a block in slot {above} and does not show it")
     if header.parent_slot > slot:
-        raise RetryableError(f"{rpc.shown_url} does not list the block of slot {header.parent_slot}")
+        raise rpc.distrust(f"{rpc.shown_url} does not list the block of slot {header.parent_slot}")
     return header.parent_slot
 
 

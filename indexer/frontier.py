@@ -7,7 +7,7 @@ the rows. An error moves nothing.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,12 +74,18 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """Moves the frontiers of some programs on one chain in one database."""
+    """
+    Moves the frontiers of some programs on one chain in one database.
+
+    Args:
+        on_settled: told of each step once it is committed, also where a later one fails.
+    """
 
     rpc: Caller
     pool: Pool
     programs: Programs
     tables: Mapping[bytes, ProgramTables]
+    on_settled: Callable[[Settled], None] = lambda _: None
 
     async def advance(self, progress: Progress = Silent()) -> Advanced:  # noqa: B008 -- it has no state
         """
@@ -158,6 +164,7 @@ class Frontier:
                 if number + 1 < len(steps):  # the next step travels while this one is written
                     upcoming = prepare(number + 1)
                 settled.append(await settler.write(prepared))
+                self.on_settled(settled[-1])
                 stored += len(step.infos)
                 progress.stored(stored, total)
         finally:

@@ -16,6 +16,7 @@ from indexer import metrics
 from indexer.accounts import Accounts
 from indexer.backfill import Backfills
 from indexer.catchup import CatchUp
+from indexer.coverage import Settled
 from indexer.errors import RetryableError
 from indexer.frontier import Frontier, Silent
 from indexer.health import Health
@@ -33,8 +34,7 @@ from indexer.store.writer import beat, ensure_chain, select_frontier
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
 PRUNE_INTERVAL_S = 60.0
-# More accounts than this are fetched as a snapshot: one call instead of many.
-REFETCH_MAX = 1_000
+REPAIR_INTERVAL_S = 0.2
 PAUSE_S_MIN = 0.2
 PAUSE_S_MAX = 5.0
 # How often in a row a job or listing may fail before `catch_up` says so and ends.
@@ -64,7 +64,7 @@ class Indexer:
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.frontier = Frontier(self.rpc, self.pool, self.programs, self.tables)
+        self.frontier = Frontier(self.rpc, self.pool, self.programs, self.tables, self._owe_accounts)
         self.backfills = Backfills(
             self.rpc,
             self.pool,
@@ -117,6 +117,7 @@ class Indexer:
                 ("transactions", self.live.store_transactions),
                 ("touched", self.live.refetch_states),
                 ("accounts", self.live.store_states),
+                ("repair", self._repair_on),
                 ("resync", self._resync),
                 ("heartbeat", self._beat_on),
                 ("export", self._export_on),
@@ -205,12 +206,17 @@ class Indexer:
             self.health.caught_up = True
             if advanced.dropped:
                 log.warning("a fork took transactions away", dropped=advanced.dropped, slot=advanced.slot)
-            if advanced.dropped or len(advanced.touched) > REFETCH_MAX:
-                await self.accounts.snapshot()
-            else:
-                await self.accounts.refetch(advanced.touched)
             first = False
             await asyncio.sleep(self.settings.enumerate_interval_s)
+
+    def _owe_accounts(self, settled: Settled) -> None:
+        """What a listing brought, or a fork took, no notification may ever tell of."""
+        self.accounts.owe(settled.touched, everything=settled.dropped > 0)
+
+    async def _repair_on(self) -> None:
+        while True:
+            await self.accounts.repair()
+            await asyncio.sleep(REPAIR_INTERVAL_S)
 
     async def _backfill_on(self, progress: CatchUp) -> None:
         while True:
@@ -220,7 +226,7 @@ class Indexer:
                 progress.finished()
                 seconds = max(asyncio.get_running_loop().time() - started_at, 0.001)
                 log.info("backfilled", transactions=count, seconds=round(seconds, 2), per_second=round(count / seconds))
-                await self.accounts.snapshot()
+                self.accounts.owe({}, everything=True)
             await asyncio.sleep(BACKFILL_POLL_S)
 
     async def _resync(self) -> None:

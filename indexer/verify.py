@@ -15,7 +15,6 @@ from solders.signature import Signature
 
 from indexer.coverage import Prepared, Settler
 from indexer.crawl import bodies_of, crawl
-from indexer.errors import RetryableError
 from indexer.intake import Programs, read_bodies
 from indexer.sources import node
 from indexer.sources.rpc import Caller
@@ -221,7 +220,7 @@ async def _check_gone(rpc: Caller, wrong: Mapping[bytes, int]) -> None:
         _, statuses = await node.fetch_statuses(rpc, [str(Signature(s)) for s in some])
         for signature, status in zip(some, statuses, strict=True):
             if status is not None and status.slot == wrong[signature]:
-                raise RetryableError(
+                raise rpc.distrust(
                     f"{rpc.shown_url} does not list {Signature(signature)} and knows it in slot {status.slot}: nothing "
                     "is removed on such an answer"
                 )

@@ -2,8 +2,9 @@
 Several nodes that stand in for each other.
 
 A call goes to the first one that is fit: it answered last time, and it is not far behind the others. One that fails is
-set aside for a while and the call goes on to the next; one that lags is set aside until it has caught up. Nothing here
-puts two nodes' answers together: whoever needs several answers about one moment asks `pinned`.
+set aside for a while and the call goes on to the next; one that lags is set aside until it has caught up; one whose
+answers lack what must be there is set aside the longest. Nothing here puts two nodes' answers together: whoever needs
+several answers about one moment asks `pinned`.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from indexer.sources.rpc import Request, Rpc, RpcError
 LAG_SLOTS_MAX = 150
 # How long one that failed or lags is left alone.
 ASIDE_S = 10.0
+# How long one is left alone that answered, and not with what must be there: asking it again soon helps least.
+DISTRUSTED_S = 60.0
 # How often the nodes' slots are compared.
 COMPARE_S = 5.0
 # With somebody to turn to, each node is tried less often.
@@ -58,6 +61,7 @@ class Endpoints:
         attempts = attempts_max if len(urls) == 1 else min(attempts_max, ATTEMPTS_MAX)
         self._nodes = [Rpc(url, rate=rate, attempts_max=attempts, transport=transport) for url in urls]
         self._aside_until = [float("-inf")] * len(urls)
+        self._distrusted_until = [float("-inf")] * len(urls)
         self._same_chain = [False] * len(urls)
         self._genesis_hash: str | None = None
         self._lag_slots_max = lag_slots_max
@@ -118,6 +122,13 @@ class Endpoints:
         """Return one node that is fit; what is asked there is answered there, or not at all."""
         return Pinned(self, self._order()[0])
 
+    def distrust(self, why: str, index: int | None = None) -> RetryableError:
+        """Return the error to raise, and remember which node it is about; None where nobody knows."""
+        if index is not None:
+            self._set_aside(index, why)
+            self._distrusted_until[index] = self._clock() + DISTRUSTED_S
+        return RetryableError(why)
+
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any:
         """See `Rpc.call`; RetryableError after every node's attempts."""
         return await self._anywhere(lambda node: node.call(method, params))
@@ -167,7 +178,7 @@ class Endpoints:
         assert self._genesis_hash is not None, "check() comes first"
         now = self._clock()
         proven = [index for index, same in enumerate(self._same_chain) if same]
-        return sorted(proven, key=lambda i: (max(self._aside_until[i], now), i))
+        return sorted(proven, key=lambda i: (max(self._aside_until[i], self._distrusted_until[i], now), i))
 
     def _set_aside(self, index: int, why: str) -> None:
         if len(self._nodes) == 1:
@@ -221,6 +232,10 @@ class Pinned:
     def pinned(self) -> "Pinned":
         """Return itself: it is one node."""
         return self
+
+    def distrust(self, why: str) -> RetryableError:
+        """Return the error to raise; the next `pinned` is another node."""
+        return self._endpoints.distrust(why, self._index)
 
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any:
         """See `Rpc.call`."""

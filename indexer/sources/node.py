@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 from solders.pubkey import Pubkey
 
-from indexer.errors import RetryableError, SettingsError
+from indexer.errors import SettingsError
 from indexer.sources.rpc import Caller, RpcError
 
 METHOD_NOT_FOUND = -32601
@@ -135,7 +135,7 @@ def read_reply(rpc: Caller, what: str, body: bytes, kind: type[Value]) -> Value:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RetryableError(f"{rpc.shown_url} sent {what} of an unknown shape: {error}") from error
+        raise rpc.distrust(f"{rpc.shown_url} sent {what} of an unknown shape: {error}") from error
 
 
 async def fetch_genesis_hash(rpc: Caller) -> str:
@@ -158,11 +158,11 @@ async def fetch_clock(rpc: Caller, commitment: str) -> Clock:
     body = await rpc.call_raw("getAccountInfo", [CLOCK_SYSVAR, {"encoding": "base64", "commitment": commitment}])
     value = read_reply(rpc, "the Clock sysvar", body, _AccountReply).value
     if value is None:
-        raise RetryableError(f"{rpc.shown_url} has no Clock sysvar yet")
+        raise rpc.distrust(f"{rpc.shown_url} has no Clock sysvar yet")
     try:
         slot, _, _, _, unix_time = struct.unpack_from("<QqQQq", base64.b64decode(value.data[0], validate=True))
     except (struct.error, binascii.Error) as error:
-        raise RetryableError(f"{rpc.shown_url} sent a Clock sysvar that cannot be read: {error}") from error
+        raise rpc.distrust(f"{rpc.shown_url} sent a Clock sysvar that cannot be read: {error}") from error
     return Clock(slot, unix_time)
 
 
@@ -228,7 +228,7 @@ async def list_signatures(
             yield Listed(from_slot, open_to, list(rest.values()), cursor, ended=True)
             return
         if any(info.slot < later.slot for info, later in pairwise(page)):
-            raise RetryableError(f"{rpc.shown_url} sent a page of signatures that is not sorted by slot")
+            raise rpc.distrust(f"{rpc.shown_url} sent a page of signatures that is not sorted by slot")
         cut = page[-1].slot
         found = {info.signature: info for info in page if from_slot <= info.slot <= open_to} | rest
         if cut < from_slot:
@@ -264,7 +264,7 @@ async def check_reach(rpc: Caller, listed: Listed) -> None:
         return
     first = read_reply(rpc, "a slot", body, Slot)
     if first > max(listed.from_slot, 1):  # there is nothing in slot 0 but the genesis
-        raise RetryableError(
+        raise rpc.distrust(
             f"{rpc.shown_url} keeps no blocks below slot {first}, so it cannot show what was in slot "
             f"{listed.from_slot} and after: name an endpoint with the whole history, or let history start later with "
             f"capstan index --from {first}"
@@ -302,7 +302,7 @@ async def fetch_signatures(
 async def _check_cursor(rpc: Caller, signature: str) -> None:
     _, (status,) = await fetch_statuses(rpc, [signature])
     if status is None:
-        raise RetryableError(f"{rpc.shown_url} no longer knows {signature}: its page of signatures proves nothing")
+        raise rpc.distrust(f"{rpc.shown_url} no longer knows {signature}: its page of signatures proves nothing")
 
 
 async def fetch_statuses(rpc: Caller, signatures: Sequence[str]) -> tuple[int, list[SignatureStatus | None]]:
@@ -311,7 +311,7 @@ async def fetch_statuses(rpc: Caller, signatures: Sequence[str]) -> tuple[int, l
     body = await rpc.call_raw("getSignatureStatuses", [list(signatures), {"searchTransactionHistory": True}])
     reply = read_reply(rpc, "signature statuses", body, _StatusesReply)
     if len(reply.value) != len(signatures):
-        raise RetryableError(f"{rpc.shown_url} answered {len(reply.value)} statuses for {len(signatures)} signatures")
+        raise rpc.distrust(f"{rpc.shown_url} answered {len(reply.value)} statuses for {len(signatures)} signatures")
     return reply.context.slot, reply.value
 
 
@@ -355,7 +355,7 @@ async def fetch_blocks(rpc: Caller, slots: Sequence[int]) -> list[Block]:
         if isinstance(answer, RpcError) and answer.code not in BLOCK_UNKNOWN_CODES:
             raise answer
         if isinstance(answer, RpcError) or answer == b"null":
-            raise RetryableError(f"{rpc.shown_url} does not have the block of slot {slot}, and its children name it")
+            raise rpc.distrust(f"{rpc.shown_url} does not have the block of slot {slot}, and its children name it")
         blocks.append(read_reply(rpc, "a block", answer, Block))
     return blocks
 
@@ -418,7 +418,7 @@ async def fetch_accounts(
         reply = read_reply(rpc, "accounts", answer, _AccountsReply)
         slot = reply.context.slot
         if len(reply.value) != len(chunk):
-            raise RetryableError(f"{rpc.shown_url} answered {len(reply.value)} accounts for {len(chunk)} addresses")
+            raise rpc.distrust(f"{rpc.shown_url} answered {len(reply.value)} accounts for {len(chunk)} addresses")
         for address, value in zip(chunk, reply.value, strict=True):
             rows.append((slot, address, None if value is None else _raw_account(rpc, address, value)))
     return rows
@@ -434,7 +434,7 @@ def _raw_account(rpc: Caller, address: bytes, value: _Account) -> RawAccount:
     try:
         data = base64.b64decode(value.data[0], validate=True)
     except binascii.Error as error:
-        raise RetryableError(f"{rpc.shown_url} sent an account whose data is not base64: {error}") from error
+        raise rpc.distrust(f"{rpc.shown_url} sent an account whose data is not base64: {error}") from error
     return RawAccount(address, _pubkey(rpc, value.owner), value.lamports, data)
 
 
@@ -442,4 +442,4 @@ def _pubkey(rpc: Caller, text: str) -> bytes:
     try:
         return bytes(Pubkey.from_string(text))
     except ValueError as error:
-        raise RetryableError(f"{rpc.shown_url} sent {text[:50]!r} where an address belongs") from error
+        raise rpc.distrust(f"{rpc.shown_url} sent {text[:50]!r} where an address belongs") from error

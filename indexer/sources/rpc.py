@@ -18,8 +18,8 @@ import stamina
 from indexer.errors import DataError, RetryableError, SettingsError
 from indexer.sources.rate import TokenBucket
 
-# Codes with which a node says "not now" or "not I": a later call, or another node, may answer.
-RETRYABLE_CODES = frozenset({-32001, -32004, -32005, -32011, -32014, -32016, -32019})
+# Codes with which a node says "not now", "not I" or "something broke here": a later call, or another node, may answer.
+RETRYABLE_CODES = frozenset({-32001, -32004, -32005, -32011, -32014, -32016, -32019, -32603})
 RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 BATCH_SIZE_MAX = 100
 
@@ -42,12 +42,14 @@ class Caller(Protocol):
     What answers calls: one node, or several that stand in for each other. See `Rpc` for its methods.
 
     `pinned` is one node of them: what must not be pieced together from two nodes, such as a listing and the status
-    that confirms what it lacks, is asked there.
+    that confirms what it lacks, is asked there. Who finds that a node's answers cannot be true, or lack what must be
+    there, raises what `distrust` returns: the next `pinned` is another node, where there is one.
     """
 
     @property
     def shown_url(self) -> str: ...
     def pinned(self) -> "Caller": ...
+    def distrust(self, why: str) -> RetryableError: ...
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any: ...
     async def call_raw(self, method: str, params: Sequence[Any] = ()) -> bytes: ...
     async def batch(self, requests: Sequence[Request], *, answering: Collection[int] = ()) -> list[Any | RpcError]: ...
@@ -155,6 +157,10 @@ class Rpc:
     def pinned(self) -> "Rpc":
         """Return itself: it is one node."""
         return self
+
+    def distrust(self, why: str) -> RetryableError:
+        """Return the error to raise; there is nobody else to turn to."""
+        return RetryableError(why)
 
     async def __aenter__(self) -> Self:
         return self

@@ -410,6 +410,27 @@ def test_it_stops_within_five_seconds_also_where_the_node_hangs(
     with_rig(database, scenario)
 
 
+@pytest.mark.parametrize("slot", [1_000, 10**9], ids=["cluster behind", "cluster ahead"])
+def test_the_cluster_s_clock_decides_and_not_this_machine_s(database: Database, slot: int) -> None:
+    """Years behind or ahead of ours, the Clock sysvar alone says whether a session has expired."""
+
+    async def whole() -> None:
+        chain = ScriptedChain(slot=slot)
+        chain.step(FINALITY_SLOTS + 8)
+        expired = chain.open_session(1, expiry=chain.clock - 1)
+        going_on = chain.open_session(2, expiry=chain.clock + 10_000)
+        async with open_rig(database, chain) as rig:
+            await rig.mirror()
+            engine = rig.engine()
+            for _ in range(2):
+                await engine.run_pass()
+                chain.step(FINALITY_SLOTS + 1)
+            assert (chain.cleaned(expired, START), chain.cleaned(going_on, START)) == (1, 0)
+            assert chain.violations == []
+
+    asyncio.run(whole())
+
+
 def test_the_boundary_of_expiry_is_the_finalised_height() -> None:
     """The last valid height itself may still hold the transaction."""
     assert judge(10, None, 10) is Verdict.ABSENT

@@ -9,7 +9,7 @@ import pytest
 import stamina
 
 from indexer.errors import RetryableError, SettingsError
-from indexer.sources.endpoints import ASIDE_S, COMPARE_S, Endpoints
+from indexer.sources.endpoints import ASIDE_S, COMPARE_S, DISTRUSTED_S, Endpoints
 from indexer.sources.rate import TokenBucket
 from indexer.sources.rpc import Rpc
 
@@ -136,6 +136,21 @@ async def test_what_is_pinned_is_answered_by_one_node_or_not_at_all() -> None:
         with pytest.raises(RetryableError, match=r"first\.example"):
             await pinned.call("who")
         assert await rpc.pinned().call("who") == "second.example"
+
+
+async def test_one_that_is_distrusted_is_left_alone_although_it_answers() -> None:
+    """What it lacks it will lack in a moment, too: neither its answers nor its slot bring it back before its time."""
+    nodes = Nodes()
+    async with nodes.endpoints() as rpc:
+        await rpc.check()
+        pinned = rpc.pinned()
+        assert "lacks a block" in str(pinned.distrust("first.example lacks a block"))
+        nodes.now += COMPARE_S + 1
+        await rpc._compare()
+        assert await rpc.call("who") == "second.example"
+        assert await pinned.call("who") == "first.example", "what is pinned stays where it is"
+        nodes.now += DISTRUSTED_S
+        assert await rpc.call("who") == "first.example"
 
 
 async def test_a_bucket_lets_a_second_of_calls_through_and_then_the_rate() -> None:
