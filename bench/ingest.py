@@ -49,7 +49,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(200_000, 10_000, 20_000, (10, 100, 500), 20.0)
-QUICK = Scale(10_000, 1_000, 2_000, (100,), 4.0)
+QUICK = Scale(10_000, 1_000, 1_000, (100,), 3.0)
 
 
 class Report(NamedTuple):

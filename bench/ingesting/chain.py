@@ -21,7 +21,7 @@ DRAIN_S_MAX = 180.0
 POLL_S = 0.2
 # A history's last block is final a few slots of 50 ms later.
 FINAL_S = 2.0
-WARM_UP_S = 3.0
+WARM_UP_S = 2.0
 PAST_TRANSACTIONS = 100
 # The hour of commit of the transaction that a mention was first written in: unlike a transaction's own row, which is
 # written again when it is final, a mention stays as it is.

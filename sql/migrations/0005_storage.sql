@@ -2,7 +2,7 @@
 -- export.
 -- One writer for everything here: the indexer (role capstan_indexer).
 
--- getTransaction bodies as the node sent them (JSON, zstd), so that a new IDL means decoding again, not fetching again.
+-- getTransaction bodies as the node sent them (JSON, LZ4 behind its length), so that a new IDL means decoding again, not fetching again.
 create table capstan.raw_transactions (
     slot      bigint not null,
     signature bytea not null check (length(signature) = 64),
