@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
-WORKERS ?= auto
+# Half as many again as there are cores: many tests wait for sockets and slots.
+CORES   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell expr $(CORES) + $(CORES) / 2)
 URL ?= http://127.0.0.1:8501
 
 .DEFAULT_GOAL := help
