@@ -190,6 +190,11 @@ class _Reading:
 
     def _watermark(self) -> int:
         assert self.duck is not None
+        # A lake that is just being made has a catalog before it has this table; asked first, as an error would end the
+        # transaction.
+        made = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'watermark'"
+        if not self.duck.execute(made).fetchall():
+            return -1
         rows = self.duck.execute(
             "SELECT slot FROM lake.main.watermark WHERE schema_name = ? AND table_name = ?",
             [self.schema_name, LAKE_TABLE_NAME],
