@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 from solders.signature import Signature
 
+from indexer import metrics
 from indexer.coverage import Prepared, Settler
 from indexer.errors import CapstanError, RetryableError, SettingsError
 from indexer.intake import Programs
@@ -254,6 +255,7 @@ class Backfills:
                     await complete_job(connection, job, self.holder, count)
 
                 settled = await settler.write(prepared, finish=finish)
+                metrics.TRANSACTIONS.labels("backfill").inc(settled.transactions)
         except RetryableError as error:
             async with session(self.pool) as connection:
                 await release_job(connection, job, self.holder, str(error))

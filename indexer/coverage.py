@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from solders.signature import Signature
 
+from indexer import metrics
 from indexer.crawl import bodies_of, crawl
 from indexer.intake import Programs, Read, read_bodies
 from indexer.sources import node
@@ -176,7 +177,8 @@ class Settler:
             if prepared.gone:
                 dropped = await drop_transactions(connection, prepared.gone)
             batch = prepared.read.batch(finalized=prepared.promoted, frontiers={}, coverage=prepared.proofs)
-            await write_batch(connection, batch, self.tables, finish=finish)
+            written = await write_batch(connection, batch, self.tables, finish=finish)
+        metrics.EVENTS.inc(written.events)
         return Settled(len(prepared.read.transactions), dropped, prepared.read.touched)
 
     async def _ask_unlisted(

@@ -28,11 +28,14 @@ from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.database import Pool, session
 from indexer.store.lake import Exported, Lake
+from indexer.store.status import read_status
 from indexer.store.typed import ProgramTables
 from indexer.store.writer import beat, ensure_chain, select_frontier
 
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
+# Counting what is not complete, or could not be read, looks at whole tables.
+MEASURE_INTERVAL_S = 30.0
 PRUNE_INTERVAL_S = 60.0
 REPAIR_INTERVAL_S = 0.2
 PAUSE_S_MIN = 0.2
@@ -60,6 +63,7 @@ class Indexer:
     live: Live = field(init=False)
     health: Health = field(default_factory=Health)
     _lake: Lake | None = None
+    _lake_slot: int | None = None
     _pruned_at: float = 0.0
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -120,6 +124,7 @@ class Indexer:
                 ("repair", self._repair_on),
                 ("resync", self._resync),
                 ("heartbeat", self._beat_on),
+                ("metrics", self._measure_on),
                 ("export", self._export_on),
                 ("registry", self._follow_registry),
             ):
@@ -188,9 +193,31 @@ class Indexer:
             metrics.LAG_SLOTS.labels(name).set(lag)
         for queue, depth in self.live.depths().items():
             metrics.QUEUE_DEPTH.labels(queue).set(depth)
+        if self._lake_slot is not None and lags:
+            metrics.EXPORT_LAG_SLOTS.set(max(tip_slot - max(lags.values()) - self._lake_slot, 0))
         self.health.connected = self.live.connected.is_set()
         metrics.CONNECTED.set(self.health.connected)
         self.health.beat(max(lags.values(), default=None))
+
+    async def measure(self) -> None:
+        """Set the gauges that `capstan status` has the numbers for: gaps, jobs, what could not be read."""
+        assert isinstance(self.pool.conninfo, str), "open_pool gives a text, not what would make one"
+        status = await asyncio.to_thread(read_status, self.pool.conninfo)
+        tip_slot = max((part.tip_slot or 0 for part in status.parts), default=0)
+        for row in status.programs:
+            # What lies behind the newest proof is no gap yet: it is the lag.
+            gaps = [gap for gap in status.gaps if gap.program == row.name and gap.to_slot < tip_slot]
+            metrics.GAPS.labels(row.name).set(len(gaps))
+        metrics.OPEN_JOBS.set(sum(backfill.jobs_open for backfill in status.backfills))
+        metrics.INCOMPLETE.set(status.incomplete)
+        metrics.PROBLEMS.clear()
+        for problem in status.problems:
+            metrics.PROBLEMS.labels(problem.program, problem.kind).set(problem.total)
+
+    async def _measure_on(self) -> None:
+        while True:
+            await self.measure()
+            await asyncio.sleep(MEASURE_INTERVAL_S)
 
     async def _advance_on(self, progress: CatchUp) -> None:
         first = True
@@ -269,6 +296,7 @@ class Indexer:
         while True:
             await asyncio.sleep(self.settings.export_interval_s)
             exported = await self.export()
+            self._lake_slot = min(exported.watermarks.values(), default=None)
             metrics.EXPORT_SECONDS.observe(exported.seconds)
             metrics.EXPORTED_ROWS.inc(sum(exported.rows.values()))
             if exported.rows:

@@ -9,10 +9,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 TRANSACTIONS = Counter(
-    "capstan_transactions", "Transactions stored, by what brought them: live, enumeration, backfill, file", ["by"]
+    "capstan_transactions", "Transactions stored, by what brought them: live, enumeration, backfill", ["by"]
 )
 EVENTS = Counter("capstan_events", "Events inserted; replays count nothing")
-PROBLEMS = Counter("capstan_problems", "What was there and could not be read, by kind", ["kind"])
 FORKED = Counter("capstan_forked_transactions", "Confirmed transactions that a fork dropped or moved")
 ERRORS = Counter("capstan_errors", "Failures that were retried, by the part that met them", ["part"])
 NOTIFICATIONS = Counter("capstan_notifications", "PubSub notifications, by kind", ["kind"])
@@ -29,8 +28,8 @@ WRITE_SECONDS = Histogram(
 TIP_SLOT = Gauge("capstan_tip_slot", "The newest slot of the chain that was seen")
 FRONTIER_SLOT = Gauge("capstan_frontier_slot", "Everything up to here is proven to be stored", ["program"])
 LAG_SLOTS = Gauge("capstan_lag_slots", "The tip less the frontier", ["program"])
-LAG_SECONDS = Gauge("capstan_lag_seconds", "The cluster's clock less the newest stored transaction's time")
 GAPS = Gauge("capstan_gaps", "Ranges below the newest proven slot that are not proven", ["program"])
+PROBLEMS = Gauge("capstan_problems", "What was there and could not be read, by program and kind", ["program", "kind"])
 OPEN_JOBS = Gauge("capstan_open_jobs", "Pieces of backfills that are not done")
 INCOMPLETE = Gauge("capstan_incomplete_transactions", "Transactions whose logs were cut or absent")
 QUEUE_DEPTH = Gauge("capstan_queue_depth", "What waits to be stored, by queue", ["queue"])
