@@ -115,10 +115,19 @@ class LakeView:
                 duck.close()
                 return None
             attach_lake(duck, dsn, None, read_only=True)
+            # The last thing that its writer makes: without it there is nothing in the lake yet.
+            ready = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'watermark'"
+            if not duck.execute(ready).fetchall():
+                duck.close()
+                return None
             rows = duck.execute("SELECT schema_name, table_name, slot FROM lake.main.watermark").fetchall()
-        except (RetryableError, duckdb.Error):
+        except duckdb.Error as error:
+            # A lake that cannot be read is not one that is empty: what was pruned would look as if it were missing.
             duck.close()
-            return None
+            raise RetryableError(f"the lake cannot be read just now: {first_line(error)}") from error
+        except RetryableError:
+            duck.close()
+            raise
         return cls(duck, {(schema, table): slot for schema, table, slot in rows})
 
     def __enter__(self) -> Self:
