@@ -9,23 +9,19 @@ changes nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import structlog
 from solders.pubkey import Pubkey
 
-from indexer.chain.batch import EventColumns, Extracted, extract_batch
-from indexer.chain.bodies import TransactionColumns, read_bodies
-from indexer.chain.events import Problem
-from indexer.chain.program import Program
 from indexer.errors import SettingsError
+from indexer.prepared import KEPT_COLUMNS, Prepared, prepare
 from indexer.registry import Registry
-from indexer.sources.base import BodyBatch, Place, Source
+from indexer.sources.base import Place, Source
 from indexer.store.columns import join, pack_events
 from indexer.store.coverage import Proof
 from indexer.store.database import Pool, session
@@ -34,7 +30,6 @@ from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
 from indexer.store.partitions import PARTITION_SLOTS
 from indexer.store.raw import compress_body
-from indexer.store.typed import ProgramTables, TypedTable
 from indexer.store.writer import Batch, PackedEvents, TransactionRow, select_frontier, write_batch
 
 # Lines that go into the lake in one transaction: each leaves a file a table.
@@ -70,46 +65,6 @@ class Loaded:
     seconds: float = 0.0
 
 
-class Found(NamedTuple):
-    """The events of one type that one version of a program's IDL reads, and that version."""
-
-    name: str
-    program: Program
-    events: EventColumns
-
-    def table(self, tables: Mapping[bytes, ProgramTables]) -> TypedTable:
-        """Return where they go: one version has one table."""
-        slot = self.events.identity.column("slot")[0].as_py()
-        table = tables[self.program.program_id].event_table(self.name, slot)
-        assert table is not None, "every version of a registered IDL has its tables"
-        return table
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """
-    A batch of lines, read.
-
-    Args:
-        kept: rows of `transactions` without those whose signature came before.
-        signatures, bodies, complete: of the kept rows.
-        mentions: the programs that each kept row mentions.
-        events: of the kept rows; none without any.
-        generation: of the registry that read them.
-    """
-
-    transactions: TransactionColumns
-    kept: list[int]
-    signatures: list[bytes]
-    bodies: list[bytes]
-    complete: list[bool]
-    mentions: list[tuple[bytes, ...]]
-    events: list[Found]
-    problems: list[Problem]
-    generation: int | None
-    next: Place
-
-
 Made = TypeVar("Made")
 
 
@@ -118,61 +73,6 @@ class Ready(NamedTuple, Generic[Made]):
 
     prepared: Prepared
     batch: Made
-
-
-def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]) -> Prepared:
-    """
-    Read a batch of lines, each by the IDLs of its slot.
-
-    Args:
-        needles: program id -> its key as a JSON string, by which lines are asked whether they mention it.
-    """
-    generation = registry.generation
-    read = read_bodies(batch.bodies, list(registry), first_line=batch.first_line)
-    signatures: Any = read.table.column("signature").to_pylist()
-    # Filled from behind, so that the first of several stays.
-    kept = sorted(dict(zip(reversed(signatures), range(len(read) - 1, -1, -1), strict=True)).values())
-    slots: Any = read.table.column("slot").to_pylist()
-    complete = np.ones(len(read), np.bool_)
-    events: list[Found] = []
-    problems: list[Problem] = []
-    for programs, positions in registry.split([slots[row] for row in kept]):
-        rows = [kept[position] for position in positions]
-        extracted = extract_batch(read, programs)
-        complete[rows] = extracted.complete[rows]
-        wanted = None if len(rows) == len(read) else rows
-        events += _found(extracted, programs, wanted)
-        occurring = {slots[row] for row in rows}
-        problems += [problem for problem in extracted.problems if problem.slot in occurring]
-    views = list(read.bodies)
-    lines = read.table.column("line").to_numpy()[kept] - batch.first_line
-    bodies = [_result(bytes(views[line])) for line in lines.tolist()]
-    mentions = [tuple(key for key, needle in needles.items() if needle in body) for body in bodies]
-    chosen = [signatures[row] for row in kept]
-    is_complete = complete[kept].tolist()
-    return Prepared(read, kept, chosen, bodies, is_complete, mentions, events, problems, generation, batch.next)
-
-
-def _found(extracted: Extracted, programs: Mapping[bytes, Program], rows: Sequence[int] | None) -> Iterator[Found]:
-    """The events in these rows, or in all."""
-    for (program_id, name), found in extracted.events.items():
-        events = found
-        if rows is not None:
-            places = np.flatnonzero(np.isin(found.rows, np.array(rows, np.int64)))
-            events = EventColumns(found.rows[places], found.identity.take(places), found.values.take(places))
-        if len(events.rows):
-            yield Found(name, programs[program_id], events)
-
-
-class _Reply(msgspec.Struct):
-    result: msgspec.Raw
-
-
-def _result(line: bytes) -> bytes:
-    """A line may be the whole reply; what is kept is the transaction in it."""
-    if line.startswith(b'{"jsonrpc"'):
-        return bytes(msgspec.json.decode(line, type=_Reply).result)
-    return line
 
 
 @dataclass(slots=True)
@@ -273,8 +173,8 @@ class Archive:
                 group = [one.prepared for one in ready]
                 self._tell(source, group)
                 self.loaded.events += await write(ready)
-                transactions = sum(len(prepared.kept) for prepared in group)
-                bad_lines = sum(len(prepared.transactions.errors) for prepared in group)
+                transactions = sum(map(len, group))
+                bad_lines = sum(len(prepared.errors) for prepared in group)
                 self.loaded.transactions += transactions
                 self.loaded.bad_lines += bad_lines
                 progress = FileProgress(
@@ -333,7 +233,7 @@ class Archive:
             await upsert_file(connection, source.identity, target, source.name, progress)
 
     def _tell(self, source: Source, group: Sequence[Prepared]) -> None:
-        errors = [error for prepared in group for error in prepared.transactions.errors]
+        errors = [error for prepared in group for error in prepared.errors]
         for told, error in enumerate(errors, self.loaded.bad_lines):
             if told < TOLD_LINES_MAX:
                 log.warning("not a transaction", file=source.name, line=error.line + 1, reason=error.reason)
@@ -342,19 +242,17 @@ class Archive:
 async def _grouped(read: AsyncIterator[Ready[Made]], size: int) -> AsyncIterator[list[Ready[Made]]]:
     """Put batches of together about `size` bytes into groups; in a group no transaction comes twice."""
     group: list[Ready[Made]] = []
-    seen: set[bytes] = set()
     held = 0
     async for ready in read:
         prepared = ready.prepared
-        if group and not seen.isdisjoint(prepared.signatures):
+        if any(prepared.shares_any(other.prepared) for other in group):
             yield group
-            group, seen, held = [], set(), 0
+            group, held = [], 0
         group.append(ready)
-        seen.update(prepared.signatures)
-        held += sum(map(len, prepared.bodies))
+        held += prepared.bodies.nbytes
         if held >= size:
             yield group
-            group, seen, held = [], set(), 0
+            group, held = [], 0
     if group:
         yield group
 
@@ -377,7 +275,7 @@ def _postgres_batch(prepared: Prepared, registry: Registry) -> Batch:
         slots = found.events.identity.column("slot").to_numpy()
         occurring = frozenset((np.unique(slots // PARTITION_SLOTS) * PARTITION_SLOTS).tolist())
         packed.append(PackedEvents(table, join(columns, count), count, occurring, escaped))
-    raw = {row.signature: compress_body(body) for row, body in zip(rows, prepared.bodies, strict=True)}
+    raw = {row.signature: compress_body(body) for row, body in zip(rows, prepared.bodies.to_pylist(), strict=True)}
     return Batch(
         rows,
         problems=prepared.problems,
@@ -389,26 +287,21 @@ def _postgres_batch(prepared: Prepared, registry: Registry) -> Batch:
 
 
 def _rows(prepared: Prepared) -> Iterator[TransactionRow]:
-    table = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
-    names = ("signature", "slot", "block_time", "err", "fee", "compute_units")
-    columns = [table.column(name).to_pylist() for name in names]
-    for signature, slot, block_time, err, fee, units, is_complete, mentions in zip(
-        *columns, prepared.complete, prepared.mentions, strict=True
-    ):
-        yield TransactionRow(signature, slot, block_time, err, fee, units, "finalized", is_complete, mentions)
+    columns = [prepared.table.column(name).to_pylist() for name in (*KEPT_COLUMNS, "complete")]
+    flags = [prepared.mentions[key].tolist() for key in prepared.mentions]
+    for row, (signature, slot, block_time, err, fee, units, complete) in enumerate(zip(*columns, strict=True)):
+        mentions = tuple(key for key, is_mentioned in zip(prepared.mentions, flags, strict=True) if is_mentioned[row])
+        yield TransactionRow(signature, slot, block_time, err, fee, units, "finalized", complete, mentions)
 
 
 def _lake_batch(prepared: Prepared, registry: Registry) -> LoadBatch:
-    rows = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
-    table = pa.Table.from_batches([rows]).drop_columns(["logs", "line"])
-    table = table.append_column("complete", pa.array(prepared.complete, pa.bool_()))
-    bodies = pa.array(prepared.bodies, pa.binary())
-    whole = table.select(["signature", "slot", "block_time"]).append_column("body", bodies)
+    table = pa.Table.from_batches([prepared.table])
+    whole = table.select(["signature", "slot", "block_time"]).append_column("body", prepared.bodies)
     by_program = {}
     for program_id in registry:
-        places = [place for place, keys in enumerate(prepared.mentions) if program_id in keys]
-        if places:
-            by_program[program_id] = whole if len(places) == len(rows) else whole.take(pa.array(places))
+        places = np.flatnonzero(prepared.mentions[program_id])
+        if len(places):
+            by_program[program_id] = whole if len(places) == len(prepared) else whole.take(places)
     events: dict[tuple[str, str], list[pa.Table]] = {}
     for found in prepared.events:
         typed = found.table(registry.tables)

@@ -1,0 +1,157 @@
+"""
+A batch of lines read into columns: transactions, their bodies, whom they mention, and the events in them.
+
+What stores a batch begins here, whatever store it is: nothing is made of single rows. A signature that comes twice in
+a batch counts once, where it came first. Reading is done by `indexer.chain`; putting batches after one another, and
+into a store, is done in `archive.py`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from indexer.chain.batch import EventColumns, Extracted, extract_batch
+from indexer.chain.bodies import LineError, TransactionColumns, read_bodies
+from indexer.chain.events import Problem
+from indexer.chain.program import Program
+from indexer.registry import Registry
+from indexer.sources.base import BodyBatch, Place
+from indexer.store.typed import ProgramTables, TypedTable
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+Ints: TypeAlias = npt.NDArray[np.int64]
+# pyarrow's annotations tell arrays of every type apart; which type it is, is said where it is made.
+Array: TypeAlias = Any
+
+KEPT_COLUMNS = ("signature", "slot", "block_time", "err", "fee", "compute_units")
+
+
+class Found(NamedTuple):
+    """The events of one type that one version of a program's IDL reads, and that version."""
+
+    name: str
+    program: Program
+    events: EventColumns
+
+    def table(self, tables: Mapping[bytes, ProgramTables]) -> TypedTable:
+        """Return where they go: one version has one table."""
+        slot = self.events.identity.column("slot")[0].as_py()
+        table = tables[self.program.program_id].event_table(self.name, slot)
+        assert table is not None, "every version of a registered IDL has its tables"
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """
+    A batch of lines, read; no signature twice.
+
+    Args:
+        table: n rows, in the order of their lines: signature (64 bytes), slot, block_time (unix seconds), err (JSON
+            text), fee, compute_units, complete.
+        bodies: binary, (n,): the transaction as JSON, without the reply it may have come in.
+        mentions: by program id, for every program of the registry: bool, (n,), whether the transaction mentions it.
+        events: of these transactions; none without any.
+        problems: what could not be read of them.
+        errors: the lines that are no transaction.
+        generation: of the registry that read them.
+        next: where the source goes on.
+    """
+
+    table: pa.RecordBatch
+    bodies: Array
+    mentions: Mapping[bytes, Flags]
+    events: list[Found]
+    problems: list[Problem]
+    errors: tuple[LineError, ...]
+    generation: int | None
+    next: Place
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def signatures(self) -> Array:
+        """The column of signatures."""
+        return self.table.column("signature")
+
+    def shares_any(self, other: "Prepared") -> bool:
+        """Return whether a transaction of this batch is in the other, too."""
+        if not len(self) or not len(other):
+            return False
+        return bool(pc.any(pc.is_in(self.signatures, value_set=other.signatures)).as_py())
+
+
+def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]) -> Prepared:
+    """
+    Read a batch of lines, each by the IDLs of its slot.
+
+    Args:
+        needles: program id -> its key as a JSON string, by which lines are asked whether they mention it.
+    """
+    generation = registry.generation
+    read = read_bodies(batch.bodies, list(registry), first_line=batch.first_line)
+    kept = _first_rows(read.table.column("signature"))
+    is_whole = len(kept) == len(read)
+    slots = read.table.column("slot").to_numpy()
+    complete = np.ones(len(read), np.bool_)
+    events: list[Found] = []
+    problems: list[Problem] = []
+    for programs, positions in registry.split(slots[kept].tolist()):
+        rows = kept[positions]
+        extracted = extract_batch(read, programs)
+        complete[rows] = extracted.complete[rows]
+        events += _found(extracted, programs, None if len(rows) == len(read) else rows)
+        occurring = set(slots[rows].tolist()) if extracted.problems else set()
+        problems += [problem for problem in extracted.problems if problem.slot in occurring]
+    table = read.table.select(list(KEPT_COLUMNS))
+    table = table if is_whole else table.take(kept)
+    table = table.append_column("complete", pa.array(complete[kept]))
+    bodies, mentions = _bodies_and_mentions(read, kept, batch.first_line, needles)
+    return Prepared(table, bodies, mentions, events, problems, read.errors, generation, batch.next)
+
+
+def _first_rows(signatures: Array) -> Ints:
+    """Return the rows whose signature did not come before."""
+    codes = np.asarray(signatures.dictionary_encode().indices, np.int64)
+    # Codes are given in the order in which values come: one that is higher than all before it is of a new value.
+    before = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]]) if len(codes) else codes
+    return np.flatnonzero(codes > before)
+
+
+def _found(extracted: Extracted, programs: Mapping[bytes, Program], rows: Ints | None) -> Iterator[Found]:
+    """The events in these rows, or in all."""
+    for (program_id, name), found in extracted.events.items():
+        events = found
+        if rows is not None:
+            places = np.flatnonzero(np.isin(found.rows, rows))
+            events = EventColumns(found.rows[places], found.identity.take(places), found.values.take(places))
+        if len(events.rows):
+            yield Found(name, programs[program_id], events)
+
+
+def _bodies_and_mentions(
+    read: TransactionColumns, kept: Ints, first_line: int, needles: Mapping[bytes, bytes]
+) -> tuple[Array, dict[bytes, Flags]]:
+    views = list(read.bodies)
+    lines = read.table.column("line").to_numpy()[kept] - first_line
+    bodies = [_result(bytes(views[line])) for line in lines.tolist()]
+    mentions = {key: np.array([needle in body for body in bodies], np.bool_) for key, needle in needles.items()}
+    return pa.array(bodies, pa.binary()), mentions
+
+
+class _Reply(msgspec.Struct):
+    result: msgspec.Raw
+
+
+def _result(line: bytes) -> bytes:
+    """A line may be the whole reply; what is kept is the transaction in it."""
+    if line.startswith(b'{"jsonrpc"'):
+        return bytes(msgspec.json.decode(line, type=_Reply).result)
+    return line
