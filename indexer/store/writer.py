@@ -112,7 +112,6 @@ class Batch:
         columns: events by the batch, by program id and name, each with the table it goes into, packed by columns.py; of
             transactions in the batch, finalized, no identity twice.
         raw: signature -> the body that its transaction was read from, JSON. Those without any are not stored raw.
-        is_compressed: the bodies in `raw` are as `compress_body` gives them.
         coverage: ranges that, with this batch, are proven complete; a frontier follows where they reach it.
     """
 
@@ -126,7 +125,6 @@ class Batch:
     raw: Mapping[bytes, bytes] = field(default_factory=dict)
     coverage: Sequence[Proof] = field(default=(), kw_only=True)
     columns: Sequence["PackedEvents"] = ()
-    is_compressed: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +190,7 @@ async def write_batch(
         "a batch is a transaction of its own"
     )
     transactions = _newest(batch.transactions)
-    bodies = batch.raw if batch.is_compressed else await _compressed(batch.raw)
+    bodies = await _compressed(batch.raw)
     refused_again: set[bytes] = set()
     partitioned = await ensure_partitions(connection, _wanted_partitions(batch, tables))
     async with transaction(connection):
