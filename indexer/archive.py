@@ -22,14 +22,16 @@ from indexer.errors import SettingsError
 from indexer.prepared import Prepared, prepare
 from indexer.registry import Registry
 from indexer.sources.base import Place, Source
+from indexer.store.batch import Batch, PackedEvents
 from indexer.store.bulk import Bulk, occurring_partitions, pack_bulk, write_bulk
 from indexer.store.columns import join, pack_events
 from indexer.store.coverage import Proof
 from indexer.store.database import Pool, session
 from indexer.store.files import FileProgress, count_hot_between, select_file, select_other_programs, upsert_file
+from indexer.store.holds import select_frontier
 from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
-from indexer.store.writer import Batch, PackedEvents, select_frontier, write_batch
+from indexer.store.writer import write_batch
 
 # Lines that go into the lake in one transaction: each leaves a file a table.
 LAKE_BYTES = 64 << 20

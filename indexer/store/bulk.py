@@ -17,27 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import errors
 
+from indexer.store.batch import Batch, PackedEvents, Problem, TransactionRow, Written
 from indexer.store.columns import Fixed, Packed, beside, join, pack_column, pack_constant, pack_nulls
 from indexer.store.copy import DO_NOTHING, Target, copy_into, insert_rows
 from indexer.store.database import AsyncConnection, transaction
+from indexer.store.holds import hold_registry, lock_frontiers
 from indexer.store.partitions import PARTITION_SLOTS, RAW_TABLE, TableName, ensure_partitions
+from indexer.store.queries import load_queries
 from indexer.store.raw import RAW, pack_bodies
+from indexer.store.rows import MENTIONS, PROBLEMS, TRANSACTIONS, problem_row
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import (
-    MENTIONS,
-    PROBLEMS,
-    QUERIES,
-    TRANSACTIONS,
-    Batch,
-    PackedEvents,
-    Problem,
-    TransactionRow,
-    Written,
-    hold_registry,
-    lock_frontiers,
-    problem_row,
-    write_batch,
-)
+from indexer.store.writer import write_batch
+
+QUERIES = load_queries("indexer")
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
