@@ -113,16 +113,19 @@ class Archive:
         covers = await self._check_lake(lake)
         load = LakeLoad(lake, covers.to_slot)
 
-        async def write(group: Sequence[Ready[LoadBatch]]) -> int:
-            count = await asyncio.to_thread(load.write, [ready.batch for ready in group])
-            problems = [problem for ready in group for problem in ready.prepared.problems]
-            async with session(self.pool) as connection:
-                await write_batch(connection, Batch(problems=problems), self.programs.tables)
-            return count
-
-        await self._load(sources, "lake", self._lake_batch, write, LAKE_BYTES)
+        await self._load(sources, "lake", self._lake_batch, partial(self._write_lake, load))
         await self._prove()
         return self.loaded
+
+    async def _write_lake(self, load: LakeLoad, read: AsyncIterator[Ready[LoadBatch]]) -> AsyncIterator[Written]:
+        """Write groups of batches, each in one lake transaction; the writing thread takes a batch when it wants one."""
+        groups = _Groups(read, LAKE_BYTES)
+        while await groups.begin():
+            count = await asyncio.to_thread(load.write, groups.batches())
+            problems = [problem for prepared in groups.taken for problem in prepared.problems]
+            async with session(self.pool) as connection:
+                await write_batch(connection, Batch(problems=problems), self.programs.tables)
+            yield Written(groups.taken, count)
 
     async def _check_lake(self, lake: Lake) -> Covers:
         if self.covers is None:

@@ -47,6 +47,9 @@ LAKE_LOCK = 0x0CA9_57A6
 LOCK_WAIT_S_MAX = 10.0
 # Small files that a table may gather before they are merged.
 MERGE_EVERY = 30
+# Bodies in a row group: a few kilobytes each, so that DuckDB's usual 122,880 would be held in memory, and hashed for a
+# dictionary that never comes to be.
+BODY_ROWS = 10_240
 # Late transactions replaced in one export; the rest waits for the next.
 LATE_MAX = 50_000
 
@@ -353,10 +356,12 @@ class Lake:
         columns = ", ".join(f"{quote_name(name)} {DUCK_TYPES[pg_type]}" for name, pg_type in table.columns)
         self._duck.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_name(table.schema_name)}")
         self._duck.execute(f"CREATE TABLE {table.quoted} ({columns})")
-        # Months: a first export of a long history writes a file a table and partition, and files know the range of
-        # their rows anyway. Rows whose time is not known share a partition of their own.
-        partition = "year(block_time), month(block_time)"
-        self._duck.execute(f"ALTER TABLE {table.quoted} SET PARTITIONED BY ({partition})")
+        # Not partitioned: rows come in the order of slots, so that files know the range of their rows anyway. And an
+        # insert of several files, one of them with nothing but NULL in a column, leaves DuckLake 1.0 with a range for
+        # that column that the next insert overwrites: what was there before is then hidden from every filter on it.
+        if table.is_raw:
+            scope = f"schema => {quote_text(table.schema_name)}, table_name => {quote_text(table.table_name)}"
+            self._duck.execute(f"CALL lake.set_option('parquet_row_group_size', {BODY_ROWS}, {scope})")
 
     def _add_columns(self, table: LakeTable) -> None:
         """Give a table the columns that another version of its IDL has brought; in Postgres they are the last, too."""
