@@ -9,7 +9,7 @@ changes nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -19,18 +19,17 @@ import structlog
 from solders.pubkey import Pubkey
 
 from indexer.errors import SettingsError
-from indexer.prepared import KEPT_COLUMNS, Prepared, prepare
+from indexer.prepared import Prepared, prepare
 from indexer.registry import Registry
 from indexer.sources.base import Place, Source
+from indexer.store.bulk import Bulk, occurring_partitions, pack_bulk, write_bulk
 from indexer.store.columns import join, pack_events
 from indexer.store.coverage import Proof
 from indexer.store.database import Pool, session
 from indexer.store.files import FileProgress, count_hot_between, select_file, select_other_programs, upsert_file
 from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
-from indexer.store.partitions import PARTITION_SLOTS
-from indexer.store.raw import compress_body
-from indexer.store.writer import Batch, PackedEvents, TransactionRow, select_frontier, write_batch
+from indexer.store.writer import Batch, PackedEvents, select_frontier, write_batch
 
 # Lines that go into the lake in one transaction: each leaves a file a table.
 LAKE_BYTES = 64 << 20
@@ -98,7 +97,7 @@ class Archive:
                 async with session(self.pool) as connection:
                     frontier = await select_frontier(connection, program_id)
                 _check_follows(self.covers, frontier, "what is proven so far")
-        await self._load(sources, "postgres", self._postgres_batch, self._write_postgres)
+        await self._load(sources, "postgres", self._bulk, self._write_bulks)
         await self._prove()
         return self.loaded
 
@@ -217,19 +216,17 @@ class Archive:
         finally:
             await asyncio.wait({upcoming})
 
-    def _postgres_batch(self, prepared: Prepared) -> Batch:
-        return _postgres_batch(prepared, self.programs)
+    def _bulk(self, prepared: Prepared) -> Bulk:
+        return _bulk(prepared, self.programs)
 
     def _lake_batch(self, prepared: Prepared) -> LoadBatch:
         return _lake_batch(prepared, self.programs)
 
-    async def _write_postgres(self, group: Sequence[Ready[Batch]]) -> int:
-        count = 0
-        for _, batch in group:
+    async def _write_bulks(self, group: Sequence[Ready[Bulk]]) -> int:
+        for _, bulk in group:
             async with session(self.pool) as connection:
-                await write_batch(connection, batch, self.programs.tables)
-            count += sum(packed.count for packed in batch.columns)
-        return count
+                await write_bulk(connection, bulk, self.programs.tables)
+        return sum(bulk.event_count for _, bulk in group)
 
     async def _remember(self, source: Source, target: str, progress: FileProgress) -> None:
         async with session(self.pool) as connection:
@@ -268,33 +265,22 @@ def _check_follows(covers: Covers, reached: int | None, what: str) -> None:
         )
 
 
-def _postgres_batch(prepared: Prepared, registry: Registry) -> Batch:
-    rows = list(_rows(prepared))
+def _bulk(prepared: Prepared, registry: Registry) -> Bulk:
     packed = []
     for found in prepared.events:
         table = found.table(registry.tables)
         columns, escaped = pack_events(table, found.program, found.events)
         count = len(found.events.rows)
-        slots = found.events.identity.column("slot").to_numpy()
-        occurring = frozenset((np.unique(slots // PARTITION_SLOTS) * PARTITION_SLOTS).tolist())
-        packed.append(PackedEvents(table, join(columns, count), count, occurring, escaped))
-    raw = {row.signature: compress_body(body) for row, body in zip(rows, prepared.bodies.to_pylist(), strict=True)}
-    return Batch(
-        rows,
+        slots = occurring_partitions(found.events.identity.column("slot").to_numpy())
+        packed.append(PackedEvents(table, join(columns, count), count, slots, escaped))
+    return pack_bulk(
+        prepared.table,
+        prepared.bodies,
+        prepared.mentions,
+        packed,
         problems=prepared.problems,
-        raw=raw,
-        columns=packed,
         generation=prepared.generation,
-        is_compressed=True,
     )
-
-
-def _rows(prepared: Prepared) -> Iterator[TransactionRow]:
-    columns = [prepared.table.column(name).to_pylist() for name in (*KEPT_COLUMNS, "complete")]
-    flags = [prepared.mentions[key].tolist() for key in prepared.mentions]
-    for row, (signature, slot, block_time, err, fee, units, complete) in enumerate(zip(*columns, strict=True)):
-        mentions = tuple(key for key, is_mentioned in zip(prepared.mentions, flags, strict=True) if is_mentioned[row])
-        yield TransactionRow(signature, slot, block_time, err, fee, units, "finalized", complete, mentions)
 
 
 def _lake_batch(prepared: Prepared, registry: Registry) -> LoadBatch:

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from indexer.chain.batch import EventColumns, Extracted, extract_batch
 from indexer.chain.bodies import LineError, TransactionColumns, read_bodies
@@ -83,9 +82,7 @@ class Prepared:
 
     def shares_any(self, other: "Prepared") -> bool:
         """Return whether a transaction of this batch is in the other, too."""
-        if not len(self) or not len(other):
-            return False
-        return bool(pc.any(pc.is_in(self.signatures, value_set=other.signatures)).as_py())
+        return bool(np.isin(_comparable(self.signatures), _comparable(other.signatures)).any())
 
 
 def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]) -> Prepared:
@@ -119,10 +116,17 @@ def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]
 
 def _first_rows(signatures: Array) -> Ints:
     """Return the rows whose signature did not come before."""
-    codes = np.asarray(signatures.dictionary_encode().indices, np.int64)
-    # Codes are given in the order in which values come: one that is higher than all before it is of a new value.
-    before = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]]) if len(codes) else codes
-    return np.flatnonzero(codes > before)
+    values = _comparable(signatures)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    is_first = np.ones(len(values), np.bool_)
+    is_first[order[1:][ordered[1:] == ordered[:-1]]] = False
+    return np.flatnonzero(is_first)
+
+
+def _comparable(signatures: Array) -> npt.NDArray[np.bytes_]:
+    # All are equally long, so that it does not matter that zeros at the end are not compared.
+    return np.frombuffer(signatures.buffers()[1], "S64", len(signatures), signatures.offset * 64)
 
 
 def _found(extracted: Extracted, programs: Mapping[bytes, Program], rows: Ints | None) -> Iterator[Found]:

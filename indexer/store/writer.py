@@ -168,6 +168,7 @@ async def write_batch(
     tables: Mapping[bytes, ProgramTables],
     *,
     finish: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+    perhaps_new: bool = True,
 ) -> Written:
     """
     Write a batch in one transaction. Replaying it changes nothing.
@@ -180,6 +181,7 @@ async def write_batch(
         connection: of `connect`, not in a transaction.
         tables: from `ensure_tables`, by program id; every event's program must be in it.
         finish: what else belongs into the same database transaction; last, and an error in it undoes everything.
+        perhaps_new: False where it is known that some of the transactions are stored.
 
     Raises:
         DataError: an event of a program or type that has no table.
@@ -194,11 +196,13 @@ async def write_batch(
     refused_again: set[bytes] = set()
     partitioned = await ensure_partitions(connection, _wanted_partitions(batch, tables))
     async with transaction(connection):
-        await _hold_registry(connection, batch.generation)
-        frontiers = await _lock_frontiers(connection, batch, transactions.values())
+        await hold_registry(connection, batch.generation)
+        proven = {*batch.frontiers, *(proof.program_id for proof in batch.coverage)}
+        mentioned = {program_id for row in transactions.values() for program_id in row.mentions}
+        frontiers = await lock_frontiers(connection, mentioned, proven)
         if batch.again:
             transactions, refused_again = await _clear_stored(connection, transactions)
-        is_new = not batch.again and await _insert_new(connection, transactions, frontiers)
+        is_new = perhaps_new and not batch.again and await _insert_new(connection, transactions, frontiers)
         moved = {} if is_new else await _select_moved(connection, transactions)
         refused = {signature for signature, (stored, _) in moved.items() if _is_stale(transactions[signature], stored)}
         elsewhere = {signature for signature in refused if moved[signature][1] != transactions[signature].slot}
@@ -219,7 +223,7 @@ async def write_batch(
             events += await _insert_packed(connection, packed, partitioned, is_new=is_new)
             escaped += packed.escaped
         problems = [problem for problem in batch.problems if problem.subject not in refused]
-        await insert_rows(connection, PROBLEMS, sorted(map(_problem_row, problems)))
+        await insert_rows(connection, PROBLEMS, sorted(map(problem_row, problems)))
         promoted = await _promote(connection, batch.finalized)
         for proof in await _proofs(connection, batch, frontiers):
             await prove(connection, proof)
@@ -280,7 +284,7 @@ TRANSACTIONS = Target(
 )
 
 
-async def _hold_registry(connection: AsyncConnection, generation: int | None) -> None:
+async def hold_registry(connection: AsyncConnection, generation: int | None) -> None:
     """Keep the registry as it is until the batch is committed, and prove that it is what the batch was decoded with."""
     if generation is None:
         return
@@ -412,17 +416,20 @@ async def _proofs(connection: AsyncConnection, batch: Batch, frontiers: Mapping[
     return proofs
 
 
-async def _lock_frontiers(
-    connection: AsyncConnection, batch: Batch, transactions: Iterable[TransactionRow]
+async def lock_frontiers(
+    connection: AsyncConnection, mentioned: Iterable[bytes], proven: Collection[bytes]
 ) -> dict[bytes, int]:
     """
-    Read the frontiers of all programs in the batch, and hold them.
+    Read the frontiers of these programs, and hold them until the transaction ends.
 
     A writer that moves a frontier waits for those that write below it, and they for it: otherwise a row could slip in
-    below a frontier without being seen as late.
+    below a frontier without being seen as late. Those that move none do not wait for each other.
+
+    Args:
+        mentioned: programs of which there are transactions in the batch.
+        proven: programs whose frontier may move with it.
     """
-    proven = {*batch.frontiers, *(proof.program_id for proof in batch.coverage)}
-    programs = sorted({program_id for row in transactions for program_id in row.mentions} | proven)
+    programs = sorted({*mentioned, *proven})
     name = "lock_frontier" if proven else "share_frontier"
     for program_id in programs:
         await connection.execute(QUERIES[name], {"program_id": program_id})
@@ -546,7 +553,7 @@ def adapt_values(table: TypedTable, values: Mapping[str, Any]) -> tuple[list[Any
     return row, escaped
 
 
-def _problem_row(problem: Problem) -> tuple[Any, ...]:
+def problem_row(problem: Problem) -> tuple[Any, ...]:
     detail = escape_text(problem.detail)
     return (problem.program_id, problem.subject, problem.kind, problem.ordinal, detail, problem.slot)
 
