@@ -110,10 +110,12 @@ class LakeLoad:
         if not batches:
             return
         self._delete_known(duck, tables, pa.concat_tables([batch.transactions for batch in batches]))
-        raw = [table for table in tables if table.is_raw and table.program_id is not None]
-        _insert_parts(
-            duck, [(table, [b.bodies[key] for b in batches if (key := table.program_id) in b.bodies]) for table in raw]
-        )
+        parts = []
+        for table in tables:
+            if table.is_raw and table.program_id is not None:
+                program_id = table.program_id
+                parts.append((table, [batch.bodies[program_id] for batch in batches if program_id in batch.bodies]))
+        _insert_parts(duck, parts)
 
     def _delete_known(
         self, duck: duckdb.DuckDBPyConnection, tables: Sequence[LakeTable], transactions: pa.Table
