@@ -9,8 +9,9 @@ changes nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -33,8 +34,9 @@ from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
 from indexer.store.writer import write_batch
 
-# Lines that go into the lake in one transaction: each leaves a file a table.
-LAKE_BYTES = 64 << 20
+# Lines that go into the lake in one transaction: each leaves a file a table, and is what a killed load reads again.
+LAKE_BYTES = 256 << 20
+NO_BODIES: pa.BinaryArray = pa.array([], pa.binary())
 # So many bad lines are told one by one.
 TOLD_LINES_MAX = 20
 
@@ -76,6 +78,13 @@ class Ready(NamedTuple, Generic[Made]):
     batch: Made
 
 
+class Written(NamedTuple):
+    """Batches that were committed together, and how many events they had."""
+
+    group: Sequence[Prepared]
+    events: int
+
+
 @dataclass(slots=True)
 class Archive:
     """Loads sources into one database, or its lake."""
@@ -114,16 +123,19 @@ class Archive:
         covers = await self._check_lake(lake)
         load = LakeLoad(lake, covers.to_slot)
 
-        async def write(group: Sequence[Ready[LoadBatch]]) -> int:
-            count = await asyncio.to_thread(load.write, [ready.batch for ready in group])
-            problems = [problem for ready in group for problem in ready.prepared.problems]
-            async with session(self.pool) as connection:
-                await write_batch(connection, Batch(problems=problems), self.programs.tables)
-            return count
-
-        await self._load(sources, "lake", self._lake_batch, write, LAKE_BYTES)
+        await self._load(sources, "lake", self._lake_batch, partial(self._write_lake, load))
         await self._prove()
         return self.loaded
+
+    async def _write_lake(self, load: LakeLoad, read: AsyncIterator[Ready[LoadBatch]]) -> AsyncIterator[Written]:
+        """Write groups of batches, each in one lake transaction; the writing thread takes a batch when it wants one."""
+        groups = _Groups(read, LAKE_BYTES)
+        while await groups.begin():
+            count = await asyncio.to_thread(load.write, groups.batches())
+            problems = [problem for prepared in groups.taken for problem in prepared.problems]
+            async with session(self.pool) as connection:
+                await write_batch(connection, Batch(problems=problems), self.programs.tables)
+            yield Written(groups.taken, count)
 
     async def _check_lake(self, lake: Lake) -> Covers:
         if self.covers is None:
@@ -159,8 +171,7 @@ class Archive:
         sources: Sequence[Source],
         target: str,
         make: Callable[[Prepared], Made],
-        write: Callable[[Sequence[Ready[Made]]], Awaitable[int]],
-        group_bytes: int = 1,
+        write: Callable[[AsyncIterator[Ready[Made]]], AsyncIterator[Written]],
     ) -> None:
         started = time.monotonic()
         for source in sources:
@@ -170,10 +181,9 @@ class Archive:
                 log.info("was read before", file=source.name, transactions=progress.transactions)
                 continue
             read = self._ready(source, Place(progress.bytes_read, progress.lines_read), make)
-            async for ready in _grouped(read, group_bytes):
-                group = [one.prepared for one in ready]
+            async for group, events in write(read):
                 self._tell(source, group)
-                self.loaded.events += await write(ready)
+                self.loaded.events += events
                 transactions = sum(map(len, group))
                 bad_lines = sum(len(prepared.errors) for prepared in group)
                 self.loaded.transactions += transactions
@@ -211,7 +221,10 @@ class Archive:
         try:
             while (ready := await upcoming) is not None:
                 upcoming = asyncio.ensure_future(asyncio.to_thread(following))
-                yield ready
+                given = [ready]
+                del ready
+                # Not held here while it is written.
+                yield given.pop()
         finally:
             await asyncio.wait({upcoming})
 
@@ -221,11 +234,11 @@ class Archive:
     def _lake_batch(self, prepared: Prepared) -> LoadBatch:
         return _lake_batch(prepared, self.programs)
 
-    async def _write_bulks(self, group: Sequence[Ready[Bulk]]) -> int:
-        for _, bulk in group:
+    async def _write_bulks(self, read: AsyncIterator[Ready[Bulk]]) -> AsyncIterator[Written]:
+        async for prepared, bulk in read:
             async with session(self.pool) as connection:
                 await write_bulk(connection, bulk, self.programs.tables)
-        return sum(bulk.event_count for _, bulk in group)
+            yield Written([prepared], bulk.event_count)
 
     async def _remember(self, source: Source, target: str, progress: FileProgress) -> None:
         async with session(self.pool) as connection:
@@ -238,22 +251,45 @@ class Archive:
                 log.warning("not a transaction", file=source.name, line=error.line + 1, reason=error.reason)
 
 
-async def _grouped(read: AsyncIterator[Ready[Made]], size: int) -> AsyncIterator[list[Ready[Made]]]:
-    """Put batches of together about `size` bytes into groups; in a group no transaction comes twice."""
-    group: list[Ready[Made]] = []
-    held = 0
-    async for ready in read:
-        prepared = ready.prepared
-        if any(prepared.shares_any(other.prepared) for other in group):
-            yield group
-            group, held = [], 0
-        group.append(ready)
-        held += prepared.bodies.nbytes
-        if held >= size:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
+class _Groups(Generic[Made]):
+    """
+    Batches of together about `bytes_max`, group by group; in a group no transaction comes twice.
+
+    A group is begun in the loop and taken in a thread, batch by batch, so that few are ever in memory.
+    """
+
+    def __init__(self, read: AsyncIterator[Ready[Made]], bytes_max: int) -> None:
+        self._read = read
+        self._bytes_max = bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._next: Ready[Made] | None = None
+        # What was taken of the group, without what is large.
+        self.taken: list[Prepared] = []
+
+    async def begin(self) -> bool:
+        """Begin a group; False where nothing is left."""
+        self.taken = []
+        self._next = self._next or await self._following()
+        return self._next is not None
+
+    def batches(self) -> Iterator[Made]:
+        """Take the group."""
+        held = 0
+        while self._next is not None and held < self._bytes_max:
+            prepared = self._next.prepared
+            if any(prepared.shares_any(other) for other in self.taken):
+                return
+            batch = [self._next.batch]
+            self._next = None
+            held += prepared.bodies.nbytes
+            self.taken.append(replace(prepared, bodies=NO_BODIES, mentions={}, events=[]))
+            del prepared
+            yield batch.pop()
+            if held < self._bytes_max:
+                self._next = asyncio.run_coroutine_threadsafe(self._following(), self._loop).result()
+
+    async def _following(self) -> Ready[Made] | None:
+        return await anext(self._read, None)
 
 
 def _check_follows(covers: Covers, reached: int | None, what: str) -> None:

@@ -97,7 +97,8 @@ async def load_files(
         async with await connect(database.dsn) as owner:
             registry = await open_registry(owner, programs.values())
         archive = Archive(pool, registry, request.covers)
-        with await asyncio.to_thread(Lake.open, role, settings.lake_path) as lake, _collecting_seldom():
+        opened = asyncio.to_thread(Lake.open, role, settings.lake_path, bulk=request.lake_only)
+        with await opened as lake, _collecting_seldom():
             if request.lake_only:
                 loaded = await archive.to_lake(request.sources, lake)
             else:
