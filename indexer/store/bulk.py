@@ -178,8 +178,7 @@ async def write_bulk(
     Args:
         connection: of `connect`, not in a transaction.
         tables: from `ensure_tables`, by program id.
-        is_durable: False where a crash of the server may lose it, as the caller commits something durably after it:
-            that makes durable what came before.
+        is_durable: as of `transaction`.
 
     Raises:
         RetryableError: the server went away; nothing of the batch is stored, or (lost while committing) all of it. Or
@@ -191,9 +190,7 @@ async def write_bulk(
         wanted[TableName(packed.table.schema_name, packed.table.table_name)] |= packed.slots
     await ensure_partitions(connection, wanted)
     try:
-        async with transaction(connection):
-            if not is_durable:
-                await connection.execute("set local synchronous_commit = off")
+        async with transaction(connection, is_durable=is_durable):
             await _copy(connection, bulk)
     except errors.UniqueViolation:
         return await write_batch(connection, bulk.as_rows(), tables, perhaps_new=False)
