@@ -9,7 +9,9 @@ changes nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
@@ -23,18 +25,22 @@ from indexer.errors import SettingsError
 from indexer.prepared import Prepared, prepare
 from indexer.registry import Registry
 from indexer.sources.base import Place, Source
+from indexer.store.batch import Batch, PackedEvents
 from indexer.store.bulk import Bulk, occurring_partitions, pack_bulk, write_bulk
 from indexer.store.columns import join, pack_events
 from indexer.store.coverage import Proof
-from indexer.store.database import Pool, session
+from indexer.store.database import Pool, make_durable, session
 from indexer.store.files import FileProgress, count_hot_between, select_file, select_other_programs, upsert_file
+from indexer.store.holds import select_frontier
 from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
-from indexer.store.writer import Batch, PackedEvents, select_frontier, write_batch
+from indexer.store.writer import write_batch
 
 # Lines that go into the lake in one transaction: each leaves a file a table, and is what a killed load reads again.
 LAKE_BYTES = 256 << 20
 NO_BODIES: pa.BinaryArray = pa.array([], pa.binary())
+# Batches that are written into Postgres at the same time.
+WRITERS = 2
 # So many bad lines are told one by one.
 TOLD_LINES_MAX = 20
 
@@ -108,6 +114,8 @@ class Archive:
                 _check_follows(self.covers, frontier, "what is proven so far")
         await self._load(sources, "postgres", self._bulk, self._write_bulks)
         await self._prove()
+        async with session(self.pool) as connection:
+            await make_durable(connection)
         return self.loaded
 
     async def to_lake(self, sources: Sequence[Source], lake: Lake) -> Loaded:
@@ -125,7 +133,7 @@ class Archive:
         await self._prove()
         return self.loaded
 
-    async def _write_lake(self, load: LakeLoad, read: AsyncIterator[Ready[LoadBatch]]) -> AsyncIterator[Written]:
+    async def _write_lake(self, load: LakeLoad, read: AsyncIterator[Ready[LoadBatch]]) -> AsyncGenerator[Written]:
         """Write groups of batches, each in one lake transaction; the writing thread takes a batch when it wants one."""
         groups = _Groups(read, LAKE_BYTES)
         while await groups.begin():
@@ -169,7 +177,7 @@ class Archive:
         sources: Sequence[Source],
         target: str,
         make: Callable[[Prepared], Made],
-        write: Callable[[AsyncIterator[Ready[Made]]], AsyncIterator[Written]],
+        write: Callable[[AsyncIterator[Ready[Made]]], AsyncGenerator[Written]],
     ) -> None:
         started = time.monotonic()
         for source in sources:
@@ -178,23 +186,25 @@ class Archive:
             if progress.done:
                 log.info("was read before", file=source.name, transactions=progress.transactions)
                 continue
-            read = self._ready(source, Place(progress.bytes_read, progress.lines_read), make)
-            async for group, events in write(read):
-                self._tell(source, group)
-                self.loaded.events += events
-                transactions = sum(map(len, group))
-                bad_lines = sum(len(prepared.errors) for prepared in group)
-                self.loaded.transactions += transactions
-                self.loaded.bad_lines += bad_lines
-                progress = FileProgress(
-                    group[-1].next.offset,
-                    group[-1].next.lines,
-                    progress.transactions + transactions,
-                    progress.bad_lines + bad_lines,
-                )
-                await self._remember(source, target, progress)
-                self.loaded.seconds = time.monotonic() - started
-                self.on_batch(self.loaded)
+            place = Place(progress.bytes_read, progress.lines_read)
+            async with aclosing(self._ready(source, place, make)) as read, aclosing(write(read)) as written:
+                async for group, events in written:
+                    self._tell(source, group)
+                    self.loaded.events += events
+                    transactions = sum(map(len, group))
+                    bad_lines = sum(len(prepared.errors) for prepared in group)
+                    self.loaded.transactions += transactions
+                    self.loaded.bad_lines += bad_lines
+                    progress = FileProgress(
+                        group[-1].next.offset,
+                        group[-1].next.lines,
+                        progress.transactions + transactions,
+                        progress.bad_lines + bad_lines,
+                    )
+                    # Durable with what comes after it; what it is about came before it.
+                    await self._remember(source, target, progress, is_durable=False)
+                    self.loaded.seconds = time.monotonic() - started
+                    self.on_batch(self.loaded)
             done = FileProgress(
                 progress.bytes_read, progress.lines_read, progress.transactions, progress.bad_lines, done=True
             )
@@ -203,7 +213,7 @@ class Archive:
 
     async def _ready(
         self, source: Source, place: Place, make: Callable[[Prepared], Made]
-    ) -> AsyncIterator[Ready[Made]]:
+    ) -> AsyncGenerator[Ready[Made]]:
         """Read the next batch, and make of it what is written, while the last one is written."""
         batches = source.batches(place)
         needles = {key: f'"{Pubkey(key)}"'.encode() for key in self.programs}
@@ -232,15 +242,35 @@ class Archive:
     def _lake_batch(self, prepared: Prepared) -> LoadBatch:
         return _lake_batch(prepared, self.programs)
 
-    async def _write_bulks(self, read: AsyncIterator[Ready[Bulk]]) -> AsyncIterator[Written]:
-        async for prepared, bulk in read:
-            async with session(self.pool) as connection:
-                await write_bulk(connection, bulk, self.programs.tables)
-            yield Written([prepared], bulk.event_count)
+    async def _write_bulks(self, read: AsyncIterator[Ready[Bulk]]) -> AsyncGenerator[Written]:
+        """Write several batches at a time, and tell of them in order: while one waits for a disk, others go on."""
+        writing: deque[tuple[Prepared, asyncio.Task[int]]] = deque()
 
-    async def _remember(self, source: Source, target: str, progress: FileProgress) -> None:
+        async def oldest() -> Written:
+            prepared, task = writing.popleft()
+            return Written([prepared], await task)
+
+        try:
+            async for prepared, bulk in read:
+                # A transaction that comes again is written after the one before, which it may replace.
+                while len(writing) >= WRITERS or any(prepared.shares_any(other) for other, _ in writing):
+                    yield await oldest()
+                writing.append((prepared, asyncio.create_task(self._write_bulk(bulk))))
+            while writing:
+                yield await oldest()
+        finally:
+            for _, task in writing:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in writing), return_exceptions=True)
+
+    async def _write_bulk(self, bulk: Bulk) -> int:
         async with session(self.pool) as connection:
-            await upsert_file(connection, source.identity, target, source.name, progress)
+            await write_bulk(connection, bulk, self.programs.tables, is_durable=False)
+        return bulk.event_count
+
+    async def _remember(self, source: Source, target: str, progress: FileProgress, *, is_durable: bool = True) -> None:
+        async with session(self.pool) as connection:
+            await upsert_file(connection, source.identity, target, source.name, progress, is_durable=is_durable)
 
     def _tell(self, source: Source, group: Sequence[Prepared]) -> None:
         errors = [error for prepared in group for error in prepared.errors]

@@ -13,8 +13,8 @@ from indexer.chain.events import Event, Problem, extract_events
 from indexer.chain.program import Program
 from indexer.chain.transaction import Transaction, parse_transaction
 from indexer.registry import Registry
+from indexer.store.batch import Batch, Commitment, TransactionRow
 from indexer.store.coverage import Proof
-from indexer.store.writer import Batch, Commitment, TransactionRow
 
 Programs = Mapping[bytes, Program]
 """Programs by id. A `Registry` is one, and knows older versions too."""

@@ -21,9 +21,9 @@ from indexer.settings import IndexerSettings
 from indexer.sources.base import Source
 from indexer.sources.files import open_sources
 from indexer.store.database import INDEXER_ROLE, Database, Pool, connect, open_pool, session
+from indexer.store.identity import ensure_chain, select_chain
 from indexer.store.lake import Lake
 from indexer.store.migrate import migrate
-from indexer.store.writer import ensure_chain, select_chain
 
 # Objects between two looks for cycles among them.
 COLLECTED_MIN = 1_000_000

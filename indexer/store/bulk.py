@@ -17,27 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import errors
 
-from indexer.store.columns import Fixed, Listed, Packed, beside, join, pack_column, pack_constant, pack_nulls
+from indexer.store.batch import Batch, PackedEvents, Problem, TransactionRow, Written
+from indexer.store.columns import Fixed, Packed, beside, join, pack_column, pack_constant, pack_nulls
 from indexer.store.copy import DO_NOTHING, Target, copy_into, insert_rows
 from indexer.store.database import AsyncConnection, transaction
+from indexer.store.holds import hold_registry, lock_frontiers
 from indexer.store.partitions import PARTITION_SLOTS, RAW_TABLE, TableName, ensure_partitions
-from indexer.store.raw import RAW, compress_body
+from indexer.store.queries import load_queries
+from indexer.store.raw import RAW, pack_bodies
+from indexer.store.rows import MENTIONS, PROBLEMS, TRANSACTIONS, problem_row
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import (
-    MENTIONS,
-    PROBLEMS,
-    QUERIES,
-    TRANSACTIONS,
-    Batch,
-    PackedEvents,
-    Problem,
-    TransactionRow,
-    Written,
-    hold_registry,
-    lock_frontiers,
-    problem_row,
-    write_batch,
-)
+from indexer.store.writer import write_batch
+
+QUERIES = load_queries("indexer")
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -54,7 +46,7 @@ class Bulk:
         transactions, mentions, bodies: a whole COPY each, or nothing where there are no rows.
         events: as in `Batch.columns`.
         slots: of the partitions that bodies go into.
-        table, compressed, mentioning: n rows, as `pack_bulk` was given them; the bodies compressed.
+        table, plain, mentioning: n rows, bodies and mentions as `pack_bulk` was given them.
     """
 
     transactions: Chunks
@@ -65,7 +57,7 @@ class Bulk:
     generation: int | None
     slots: frozenset[int]
     table: pa.RecordBatch
-    compressed: Sequence[bytes]
+    plain: Array
     mentioning: Mapping[bytes, Flags]
 
     def __len__(self) -> int:
@@ -79,10 +71,8 @@ class Bulk:
     def as_rows(self) -> Batch:
         """Return the same as rows."""
         rows = list(_rows(self.table, self.mentioning))
-        raw = {row.signature: body for row, body in zip(rows, self.compressed, strict=True)}
-        return Batch(
-            rows, problems=self.problems, raw=raw, columns=self.events, generation=self.generation, is_compressed=True
-        )
+        raw = {row.signature: body for row, body in zip(rows, self.plain.to_pylist(), strict=True)}
+        return Batch(rows, problems=self.problems, raw=raw, columns=self.events, generation=self.generation)
 
     def late(self, frontiers: Mapping[bytes, int]) -> list[bytes]:
         """Return the signatures of transactions in slots that a frontier of theirs vouched for already."""
@@ -115,33 +105,37 @@ def pack_bulk(
         problems, generation: as in `Batch`.
     """
     count = table.num_rows
-    compressed = [compress_body(body) for body in bodies.to_pylist()]
-    # In the order of the keys, each table by its own: neighbours in an index are inserted together, and writers of the
-    # same rows at the same time do not dead-lock.
+    # In the order of the keys: neighbours in an index are inserted together, and writers of the same rows at the same
+    # time do not dead-lock. Mentions have an index by signature, too, and their own lies by slot anyway.
     by_signature = np.asarray(pc.sort_indices(table.column("signature")), np.int64)
-    slots = table.column("slot").to_numpy()
-    by_slot = by_signature[np.argsort(slots[by_signature], kind="stable")]
-    keys = _keys(table, by_slot)
-    is_kept = np.zeros(count, np.bool_)
+    keys = _keys(table, by_signature)
     mentioned = []
+    is_kept = np.zeros(count, np.bool_)
     for program_id, flags in sorted(mentions.items()):
         is_kept |= flags
-        mine = Fixed(keys.data[flags[by_slot]], None, keys.fields)
-        mentioned.append(beside([pack_constant("bytea", program_id, len(mine.data)), mine]).data)
-    kept = np.flatnonzero(is_kept[by_slot])
-    stored = [compressed[row] for row in by_slot[kept].tolist()]
+        mine = Fixed(keys.data[flags[by_signature]], None, keys.fields)
+        mentioned.append(beside([pack_constant("bytea", program_id, len(mine.data)), mine]))
+    slots = table.column("slot").to_numpy()
+    order = np.argsort(slots[by_signature], kind="stable")
+    order = order[is_kept[by_signature[order]]]
     return Bulk(
-        join(_transaction_columns(table.take(by_signature)), count),
-        join([Fixed(np.concatenate(mentioned), None, 3)], sum(map(len, mentioned))) if len(kept) else (),
-        join([Fixed(keys.data[kept], None, keys.fields), Listed(stored)], len(kept)) if len(kept) else (),
+        join(_transaction_columns(table.take(by_signature)), count) if count else (),
+        _stacked(mentioned) if len(order) else (),
+        pack_bodies(Fixed(keys.data[order]), bodies, by_signature[order]) if len(order) else (),
         events,
         problems,
         generation,
         occurring_partitions(slots[is_kept]),
         table,
-        compressed,
+        bodies,
         mentions,
     )
+
+
+def _stacked(blocks: Sequence[Fixed]) -> Chunks:
+    """Return rows of the same columns, one block behind the other, as a whole COPY."""
+    data = np.concatenate([block.data for block in blocks])
+    return join([Fixed(data, None, blocks[0].fields)], len(data))
 
 
 def occurring_partitions(slots: Ints) -> frozenset[int]:
@@ -184,8 +178,7 @@ async def write_bulk(
     Args:
         connection: of `connect`, not in a transaction.
         tables: from `ensure_tables`, by program id.
-        is_durable: False where a crash of the server may lose it, as the caller commits something durably after it:
-            that makes durable what came before.
+        is_durable: as of `transaction`.
 
     Raises:
         RetryableError: the server went away; nothing of the batch is stored, or (lost while committing) all of it. Or
@@ -197,9 +190,7 @@ async def write_bulk(
         wanted[TableName(packed.table.schema_name, packed.table.table_name)] |= packed.slots
     await ensure_partitions(connection, wanted)
     try:
-        async with transaction(connection):
-            if not is_durable:
-                await connection.execute("set local synchronous_commit = off")
+        async with transaction(connection, is_durable=is_durable):
             await _copy(connection, bulk)
     except errors.UniqueViolation:
         return await write_batch(connection, bulk.as_rows(), tables, perhaps_new=False)

@@ -55,14 +55,7 @@ class Variable:
     valid: NDArray[np.bool_] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """Values one by one, for those that are long."""
-
-    values: Sequence[bytes]
-
-
-Packed: TypeAlias = Fixed | Variable | Listed
+Packed: TypeAlias = Fixed | Variable
 
 
 def pack_events(table: TypedTable, program: Program, found: EventColumns) -> tuple[list[Packed], int]:
@@ -200,8 +193,6 @@ def _blocks(columns: Sequence[Packed]) -> list[Packed]:
 
 
 def _lengths(column: Packed, count: int) -> Ints:
-    if isinstance(column, Listed):
-        return 4 + np.fromiter(map(len, column.values), np.int64, count)
     if isinstance(column, Fixed):
         length: Ints = np.full(count, column.data.shape[1], np.int64)
     else:
@@ -210,9 +201,6 @@ def _lengths(column: Packed, count: int) -> Ints:
 
 
 def _write(out: Bytes2, place: Ints, column: Packed) -> None:
-    if isinstance(column, Listed):
-        _write_listed(out, place, column.values)
-        return
     if column.valid is not None:
         _scatter(out, place[~column.valid], np.broadcast_to(np.uint8(255), (int((~column.valid).sum()), 4)))
     if isinstance(column, Fixed):
@@ -229,14 +217,6 @@ def _write(out: Bytes2, place: Ints, column: Packed) -> None:
     total = int(sizes.sum())
     inside = np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     out[np.repeat(place + 4, sizes) + inside] = column.data[np.repeat(first, sizes) + inside]
-
-
-def _write_listed(out: Bytes2, place: Ints, values: Sequence[bytes]) -> None:
-    sizes = np.fromiter(map(len, values), np.int64, len(values))
-    _scatter(out, place, _big_endian(sizes.astype(">i4")))
-    view = out.data
-    for start, value in zip((place + 4).tolist(), values, strict=True):
-        view[start : start + len(value)] = value
 
 
 def _scatter(out: Bytes2, place: Ints, data: Bytes2) -> None:

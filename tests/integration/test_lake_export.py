@@ -14,11 +14,13 @@ import pytest
 
 from indexer.errors import RetryableError, SettingsError
 from indexer.store import lake as lake_module
+from indexer.store.batch import Batch
 from indexer.store.database import INDEXER_ROLE, Database, connect
 from indexer.store.duck import attach_lake, open_duckdb
 from indexer.store.lake import Lake
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import Batch, promote, write_batch
+from indexer.store.stored import promote
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()

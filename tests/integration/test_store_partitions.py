@@ -8,12 +8,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from indexer.store.batch import Batch, Written
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect, open_pool, session
 from indexer.store.partitions import PARTITION_SLOTS, TableName, ensure_partitions
 from indexer.store.raw import decompress_body
 from indexer.store.registry import ensure_tables
+from indexer.store.stored import drop_transactions
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import Batch, Written, drop_transactions, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()
