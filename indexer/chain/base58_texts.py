@@ -40,7 +40,7 @@ def encode_base58_rows(data: npt.NDArray[np.uint8]) -> Any:
     letters = np.concatenate([letters for letters, _ in parts])
     if offsets[-1] >= 2**31:
         raise OverflowError(f"{count:,} texts are more than 2 GiB: encode fewer at once")
-    buffers = [None, pa.py_buffer(memoryview(offsets.astype(np.int32))), pa.py_buffer(memoryview(letters))]
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32).tobytes()), pa.py_buffer(letters.tobytes())]
     return pa.Array.from_buffers(pa.string(), count, buffers)
 
 
