@@ -19,12 +19,11 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 import structlog
-from solders.pubkey import Pubkey
 
 from indexer.errors import SettingsError
 from indexer.prepared import Prepared, prepare
 from indexer.registry import Registry
-from indexer.sources.base import Place, Source
+from indexer.sources.base import BodyBatch, Place, Source
 from indexer.store.batch import Batch, PackedEvents
 from indexer.store.bulk import Bulk, occurring_partitions, pack_bulk, write_bulk
 from indexer.store.columns import join, pack_events
@@ -38,6 +37,8 @@ from indexer.store.writer import write_batch
 
 # Lines that go into the lake in one transaction: each leaves a file a table, and is what a killed load reads again.
 LAKE_BYTES = 256 << 20
+# Batches that are read at a time.
+READERS = 2
 NO_BODIES: pa.BinaryArray = pa.array([], pa.binary())
 # Batches that are written into Postgres at the same time.
 WRITERS = 2
@@ -214,27 +215,28 @@ class Archive:
     async def _ready(
         self, source: Source, place: Place, make: Callable[[Prepared], Made]
     ) -> AsyncGenerator[Ready[Made]]:
-        """Read the next batch, and make of it what is written, while the last one is written."""
+        """Read the next batches, and make of them what is written, while the last one is written."""
         batches = source.batches(place)
-        needles = {key: f'"{Pubkey(key)}"'.encode() for key in self.programs}
+        ahead: deque[asyncio.Future[Ready[Made]]] = deque()
 
-        def following() -> Ready[Made] | None:
-            batch = next(batches, None)
-            if batch is None:
-                return None
-            prepared = prepare(batch, self.programs, needles)
+        def read(batch: BodyBatch) -> Ready[Made]:
+            prepared = prepare(batch, self.programs)
             return Ready(prepared, make(prepared))
 
-        upcoming = asyncio.ensure_future(asyncio.to_thread(following))
+        async def begin() -> None:
+            while len(ahead) < READERS and (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                ahead.append(asyncio.ensure_future(asyncio.to_thread(read, batch)))
+
         try:
-            while (ready := await upcoming) is not None:
-                upcoming = asyncio.ensure_future(asyncio.to_thread(following))
-                given = [ready]
-                del ready
+            await begin()
+            while ahead:
+                given = [await ahead.popleft()]
+                await begin()
                 # Not held here while it is written.
                 yield given.pop()
         finally:
-            await asyncio.wait({upcoming})
+            if ahead:
+                await asyncio.wait(ahead)
 
     def _bulk(self, prepared: Prepared) -> Bulk:
         return _bulk(prepared, self.programs)

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from indexer.chain.batch import EventColumns, Extracted, extract_batch
-from indexer.chain.bodies import LineError, TransactionColumns, read_bodies
+from indexer.chain.bodies import LineError, read_bodies
 from indexer.chain.events import Problem
 from indexer.chain.program import Program
 from indexer.registry import Registry
@@ -88,13 +87,8 @@ class Prepared:
         return bool(may_share and np.isin(mine, its).any())
 
 
-def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]) -> Prepared:
-    """
-    Read a batch of lines, each by the IDLs of its slot.
-
-    Args:
-        needles: program id -> its key as a JSON string, by which lines are asked whether they mention it.
-    """
+def prepare(batch: BodyBatch, registry: Registry) -> Prepared:
+    """Read a batch of lines, each by the IDLs of its slot."""
     generation = registry.generation
     read = read_bodies(batch.bodies, list(registry), first_line=batch.first_line)
     kept = _first_rows(read.table.column("signature"))
@@ -113,7 +107,9 @@ def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]
     table = read.table.select(list(KEPT_COLUMNS))
     table = table if is_whole else table.take(kept)
     table = table.append_column("complete", pa.array(complete[kept]))
-    bodies, mentions = _bodies_and_mentions(read, kept, batch.first_line, needles)
+    texts = read.texts()
+    bodies = texts if is_whole else texts.take(pa.array(kept))
+    mentions = {key: flags[kept] for key, flags in zip(read.programs, read.mentions, strict=True)}
     return Prepared(table, bodies, mentions, events, problems, read.errors, generation, batch.next)
 
 
@@ -141,24 +137,3 @@ def _found(extracted: Extracted, programs: Mapping[bytes, Program], rows: Ints |
             events = EventColumns(found.rows[places], found.identity.take(places), found.values.take(places))
         if len(events.rows):
             yield Found(name, programs[program_id], events)
-
-
-def _bodies_and_mentions(
-    read: TransactionColumns, kept: Ints, first_line: int, needles: Mapping[bytes, bytes]
-) -> tuple[Array, dict[bytes, Flags]]:
-    views = list(read.bodies)
-    lines = read.table.column("line").to_numpy()[kept] - first_line
-    bodies = [_result(bytes(views[line])) for line in lines.tolist()]
-    mentions = {key: np.array([needle in body for body in bodies], np.bool_) for key, needle in needles.items()}
-    return pa.array(bodies, pa.binary()), mentions
-
-
-class _Reply(msgspec.Struct):
-    result: msgspec.Raw
-
-
-def _result(line: bytes) -> bytes:
-    """A line may be the whole reply; what is kept is the transaction in it."""
-    if line.startswith(b'{"jsonrpc"'):
-        return bytes(msgspec.json.decode(line, type=_Reply).result)
-    return line
