@@ -58,10 +58,7 @@ def test_columns_are_packed_as_their_rows_are(made: list[dict[str, Any]], data: 
     mentioned = [(key, row["slot"], row["signature"]) for key in PROGRAMS for row in rows if key in row["mentions"]]
     kept = [(row["slot"], row["signature"], compress_body(row["body"])) for row in rows if row["mentions"]]
     expected = [
-        (
-            TRANSACTIONS,
-            sorted((tuple(row[name] for name, _ in TRANSACTIONS.columns) for row in stored), key=lambda r: r[0]),
-        ),
+        (TRANSACTIONS, sorted(stored, key=lambda row: row[0])),
         (MENTIONS, sorted(mentioned, key=lambda row: (row[0], row[2]))),
         (RAW, sorted(kept)),
     ]
