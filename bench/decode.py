@@ -1,7 +1,7 @@
 """
 How fast events and accounts are decoded: by Capstan, by its peers, and by a loop that one would write oneself.
 
-    python bench/decode.py [--quick] [--json FILE]
+    python bench/decode.py [--quick] [--with-gc] [--json FILE]
 
 All read the same made transactions and accounts in one run, in turns, so that a slow moment of the machine is
 everybody's. What each finds is compared with what was made before any time is shown: a difference that a peer is not
@@ -88,9 +88,13 @@ class Measured(NamedTuple):
     took: list[Took]
 
 
-def measure(subjects: Sequence[Subject], runs: int, console: Console) -> list[Measured]:
+def measure(subjects: Sequence[Subject], runs: int, console: Console, *, with_gc: bool) -> list[Measured]:
     """
     Let all run in turns; the first result of each is checked.
+
+    Args:
+        with_gc: leave Python's collector of cycles on. Otherwise it is off while anybody is timed, as `timeit` has it:
+            how often it goes through all objects depends on what else is kept, which is all results here.
 
     Raises:
         DifferenceError: a result is not what was made.
@@ -100,7 +104,12 @@ def measure(subjects: Sequence[Subject], runs: int, console: Console) -> list[Me
     turns = [(run, number) for run in range(runs) for number in range(len(subjects))]
     for run, number in track(turns, "measuring", console=console, disable=not console.is_terminal):
         gc.collect()
-        took, result = subjects[number].run()
+        if not with_gc:
+            gc.disable()
+        try:
+            took, result = subjects[number].run()
+        finally:
+            gc.enable()
         times[number].append(took)
         if run == 0:
             found[number] = subjects[number].check(result)
@@ -274,6 +283,9 @@ def machine(events: Events) -> dict[str, str]:
 
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer transactions and runs; within a minute.")] = False,
+    with_gc: Annotated[
+        bool, typer.Option("--with-gc", help="Leave Python's collector of cycles on while anybody is timed.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")] = None,
     transactions: Annotated[int | None, typer.Option("--transactions", min=1, hidden=True)] = None,
 ) -> None:
@@ -291,12 +303,12 @@ def main(
         gc.collect()
         gc.freeze()
         try:
-            figures = figures_of(measure(subjects, scale.runs, progress))
+            figures = figures_of(measure(subjects, scale.runs, progress, with_gc=with_gc))
         except DifferenceError as difference:
             console.print(f"Not equal, so nothing is compared: {difference}", highlight=False)
             raise typer.Exit(1) from None
     failed = sum(one.failed for one in made)
-    title = f"{scale.runs} run{'s' if scale.runs > 1 else ''}"
+    title = f"{scale.runs} run{'s' if scale.runs > 1 else ''}, collector {'on' if with_gc else 'off'}"
     console.print(
         f"{len(made):,} transactions, {failed:,} of them failed; {scale.accounts:,} accounts", highlight=False
     )
@@ -309,7 +321,14 @@ def main(
         console.print(f"Smaller than the full run: {sizes[0]}, instead of {sizes[1]}.", highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in on.items()), highlight=False)
     if json_file is not None:
-        facts_json = {"quick": quick, "scale": scale._asdict(), "figures": figures, "differences": told, "on": on}
+        facts_json = {
+            "quick": quick,
+            "with_gc": with_gc,
+            "scale": scale._asdict(),
+            "figures": figures,
+            "differences": told,
+            "on": on,
+        }
         json_file.write_text(json.dumps(facts_json, indent=2) + "\n")
 
 

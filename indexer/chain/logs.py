@@ -132,7 +132,9 @@ def _running_at(logs: Sequence[str], place: int, known: int, running: _KeyStep) 
     # Names whose opening lines are to be found; how deep the stack must be at this line, -1 for any depth.
     closed: list[str] = []
     depth = -1
-    for at in range(place - 1, -1, -1):
+    at = place
+    while at:
+        at -= 1
         if at == known and not closed:
             break
         line = logs[at]
@@ -142,17 +144,18 @@ def _running_at(logs: Sequence[str], place: int, known: int, running: _KeyStep) 
         if step is None:
             continue
         opened, name, _ = step
-        if not opened:
-            closed.append(name)
-            depth += depth >= 0
-        elif depth not in (-1, opened):
-            return None
-        elif not closed:
-            return step
-        elif closed.pop() != name:
-            return None
-        else:
+        if opened:
+            if 0 <= depth != opened:
+                return None
+            if not closed:
+                return step
+            if closed.pop() != name:
+                return None
             depth = opened - 1
+        else:
+            closed.append(name)
+            if depth >= 0:
+                depth += 1
     # No call was left open since: whoever ran there runs again.
     return running if not closed and depth in (-1, running[0]) else None
 
