@@ -236,9 +236,10 @@ def _write_bool(value: Value, out: bytearray, _depth: int) -> None:
 
 def _read_bytes(data: bytes, position: int, _depth: int) -> tuple[Value, int]:
     start = position + 4
-    end = start + read_length(data, position)
+    # Where bytes of the length itself are missing, this ends behind the data as well.
+    end = start + int.from_bytes(data[position:start], "little")
     if end > len(data):
-        raise short(data, start, end - start)
+        raise short(data, start, read_length(data, position))
     return data[start:end], end
 
 
