@@ -149,7 +149,7 @@ def event_readers(made: Sequence[Made], folder: Path, stack: ExitStack) -> Event
     readers = [pair for in_lines, in_bodies in rows for pair in ((LINES, in_lines), (BODIES, in_bodies))]
     of_lines, of_transactions, of_bodies = ours_loop.readers(logs, transactions, path)
     readers += [(LINES, of_lines), (LINES, of_transactions), (BODIES, of_bodies)]
-    groups = (LINES, LINES, BODIES)
+    groups = (LINES, LINES, BODIES, BODIES)
     readers += list(zip(groups, ours_batch.readers(logs, path), strict=True))
     return Events(readers, absent, versions, node)
 

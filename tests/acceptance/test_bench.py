@@ -41,6 +41,7 @@ PYTHON_ROWS = {
         "json.loads, hand-written loop",
         "Capstan, a loop: parse_transaction, extract_events",
         "Capstan, a batch: read_bodies, extract_batch",
+        "Capstan, a batch: read_bodies, extract_batch, 2 threads",
     ],
     "Position accounts": [
         "anchorpy account coder, 400 of them",
