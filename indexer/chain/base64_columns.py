@@ -23,11 +23,6 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 # What a line says before its text; a line with anything else there is read by itself.
 PREFIX = b"Program data: "
 
-# Values up to this size lie in their view.
-_INLINE_MAX = 12
-# From where a value begins, so much of it, and of what follows, is read at most.
-_READ_MAX = 16
-_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(5)], np.uint32)
 _PAD = ord("=")
 _IS_LETTER = np.zeros(256, np.bool_)
 _IS_LETTER[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")] = True
@@ -144,32 +139,15 @@ def array_of_parts(data: Bytes, starts: Ints, sizes: Ints) -> Arrow:
 
     Args:
         data: uint8, (n_bytes,), less than 2 GiB.
-        starts, sizes: int64, (n_values,).
+        starts, sizes: int64, (n_values,): ascending, and no part reaches into the next.
     """
-    # Views may leave bytes between them out; making them one array copies only what they show.
-    buffers = [None, _buffer(_views(data, starts, sizes)), _buffer(data)]
-    return pa.Array.from_buffers(pa.binary_view(), len(starts), buffers).cast(pa.binary())
-
-
-def _views(data: Bytes, starts: Ints, sizes: Ints) -> npt.NDArray[np.uint32]:
-    """
-    Return Arrow's 16 bytes for each value: its size, then the value itself, or its first bytes, buffer and place.
-
-    Source: Arrow Columnar Format, "Variable-size Binary View Layout".
-    """
-    padded = data
-    if starts.max(initial=0) > len(data) - _READ_MAX:
-        padded = np.concatenate([data, np.zeros(_READ_MAX, np.uint8)])
-    words = np.ndarray(shape=(len(padded) - 3,), dtype="<u4", buffer=padded, strides=(1,))
-    views = np.zeros((len(sizes), 4), "<u4")
-    views[:, 0] = sizes
-    views[:, 1] = words[starts]
-    views[:, 3] = starts
-    inline = np.flatnonzero(sizes <= _INLINE_MAX)
-    for word in range(3 if len(inline) else 0):
-        held = np.clip(sizes[inline] - 4 * word, 0, 4)
-        views[inline, 1 + word] = words[starts[inline] + 4 * word] & _FIRST_BYTES[held]
-    return views
+    # The parts, and the gaps between them, are the values of one array, of which Arrow copies every second.
+    bounds = np.zeros(2 * len(starts) + 1, np.int32)
+    bounds[0:-1:2] = starts
+    bounds[1::2] = starts + sizes
+    bounds[-1] = bounds[-2:].max()
+    both: Arrow = pa.Array.from_buffers(pa.binary(), 2 * len(starts), [None, _buffer(bounds), _buffer(data)])
+    return both.take(pa.array(np.arange(0, 2 * len(starts), 2), pa.int64()))
 
 
 def _with_others(first: Arrow, lines: Sequence[str], others: Ints, is_regular: npt.NDArray[np.bool_]) -> Decoded:

@@ -24,7 +24,7 @@ Logs: TypeAlias = Arrow | Sequence[Sequence[str] | None]
 
 _TYPE = pa.list_(pa.string())
 # Transactions of a slice: everything about them stays near the processor, and the next slice uses the same memory.
-SLICE = 8192
+_SLICE = 16_384
 
 
 class BadLineRow(NamedTuple):
@@ -71,7 +71,7 @@ def scan_log_columns(logs: Logs, programs: Sequence[bytes]) -> LogColumns:
         programs: 32 bytes each.
 
     Raises:
-        DataError: more than 2 GiB of text in a slice of 8192 transactions, or of payloads in all; cut the batch.
+        DataError: more than 2 GiB of text in a slice of 16,384 transactions, or of payloads in all; cut the batch.
     """
     try:
         return _joined([_scan(part, programs) for part in _slices(logs)])
@@ -85,8 +85,8 @@ def _slices(logs: Any) -> Iterator[Logs]:
         for chunk in logs.chunks or [pa.array([], logs.type)]:
             yield from _slices(chunk)
         return
-    for at in range(0, max(len(logs), 1), SLICE):
-        yield logs[at : at + SLICE]
+    for at in range(0, max(len(logs), 1), _SLICE):
+        yield logs[at : at + _SLICE]
 
 
 def _scan(logs: Logs, programs: Sequence[bytes]) -> LogColumns:
@@ -94,17 +94,13 @@ def _scan(logs: Logs, programs: Sequence[bytes]) -> LogColumns:
     lines = lines_of(listed)
     data = owned_lines(lines, programs)
     kept = np.flatnonzero((data.owners != FOREIGN) & ~data.odd[data.rows])
-    places = LogColumns(
-        rows=data.rows[kept],
-        programs=data.owners[kept],
-        ordinals=_counted(data.rows)[kept],
-        payloads=pa.array([], pa.binary()),
-        fields=data.rows[:0],
-        truncated=data.truncated,
-        missing=np.asarray(listed.is_null()),
-        bad=(),
-    )
-    found = _decoded(lines, data.at[kept], places)
+    at = data.at[kept]
+    payloads, fields = decode_fields(lines.bytes, lines.starts[at], lines.ends[at])
+    missing = np.asarray(listed.is_null()) if listed.null_count else np.zeros(len(listed), np.bool_)
+    rows, owners, ordinals = data.rows[kept], data.owners[kept], _counted(data.rows)[kept]
+    found = LogColumns(rows, owners, ordinals, payloads, fields, data.truncated, missing, ())
+    if (fields < 0).any():
+        found = _without_bad(found, lines, at)
     odd = data.odd | unreadable
     return _with_odd(found, logs, np.flatnonzero(odd), programs) if odd.any() else found
 
@@ -158,18 +154,13 @@ def _counted(rows: Ints) -> Ints:
     return places - np.maximum.accumulate(np.where(is_first, places, 0))
 
 
-def _decoded(lines: Lines, data: Ints, found: LogColumns) -> LogColumns:
-    """Return `found` with what its lines, `data`, hold."""
-    decoded = decode_fields(lines.bytes, lines.starts[data], lines.ends[data])
-    found = found._replace(payloads=decoded.first, fields=decoded.fields)
-    unread = np.flatnonzero(decoded.fields < 0)
-    if len(unread) == 0:
-        return found
+def _without_bad(found: LogColumns, lines: Lines, data: Ints) -> LogColumns:
+    """Take out what is not base64; `data` are the lines of `found`."""
     bad = [
-        BadLineRow(int(found.rows[at]), int(found.programs[at]), int(found.ordinals[at]), bad_base64(line))
-        for at, line in zip(unread.tolist(), lines.text.take(data[unread]).to_pylist(), strict=True)
+        BadLineRow(int(found.rows[at]), int(found.programs[at]), int(found.ordinals[at]), bad_base64(lines.text(line)))
+        for at, line in ((at, int(data[at])) for at in np.flatnonzero(found.fields < 0).tolist())
     ]
-    return _taken(found, np.flatnonzero(decoded.fields >= 0))._replace(bad=tuple(bad))
+    return _taken(found, np.flatnonzero(found.fields >= 0))._replace(bad=tuple(bad))
 
 
 def _taken(found: LogColumns, at: Ints) -> LogColumns:

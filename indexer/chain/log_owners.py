@@ -14,10 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from indexer.chain.base64_columns import Arrow, bytes_of
+from indexer.chain.base64_columns import Arrow, array_of_parts, bytes_of
 from indexer.chain.logs import TRUNCATED, program_of, step_of
 
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -51,17 +49,19 @@ class Lines(NamedTuple):
     The lines of some transactions one after the other.
 
     Args:
-        text: string, (n_lines,).
-        bytes: uint8: those of `text`.
+        bytes: uint8: UTF-8.
         starts, ends: int64, (n_lines,): of each line in `bytes`.
         firsts: int64, (n_transactions + 1,): the first line of each transaction, and the end.
     """
 
-    text: Arrow
     bytes: npt.NDArray[np.uint8]
     starts: Ints
     ends: Ints
     firsts: Ints
+
+    def text(self, line: int) -> str:
+        """Return one line."""
+        return self.bytes[self.starts[line] : self.ends[line]].tobytes().decode()
 
 
 class Owned(NamedTuple):
@@ -104,12 +104,12 @@ class _Spans(NamedTuple):
 
 def lines_of(listed: Arrow) -> Lines:
     """Return the lines of an Arrow list of strings."""
-    text = listed.flatten()
-    counts = np.asarray(pc.fill_null(listed.value_lengths(), 0))
-    firsts = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=firsts[1:])
-    offsets, data = bytes_of(text)
-    return Lines(text, data, offsets[:-1], offsets[1:], firsts)
+    offsets, data = bytes_of(listed.flatten())
+    firsts = np.asarray(listed.offsets).astype(np.int64)
+    if listed.null_count:
+        # What lies under a null is not among the lines.
+        firsts = np.append(0, np.cumsum(np.where(listed.is_valid(), np.diff(firsts), 0)))
+    return Lines(data, offsets[:-1], offsets[1:], firsts - firsts[0])
 
 
 def owned_lines(lines: Lines, programs: Sequence[bytes]) -> Owned:
@@ -142,11 +142,13 @@ def _heads(lines: Lines) -> Heads:
     starts, count = lines.starts, len(lines.bytes)
     data = lines.bytes if count >= _HEAD.itemsize else np.zeros(_HEAD.itemsize, np.uint8)
     items: Any = np.ndarray((len(data) - _HEAD.itemsize + 1,), f"V{_HEAD.itemsize}", buffer=data, strides=(1,))
-    heads: Heads = items[np.clip(starts - _BEFORE, 0, len(items) - 1)].view(_HEAD)
     # Near the front or the end of the bytes not all are there: at most two lines of those that may mean something.
     front = int(np.searchsorted(starts, _BEFORE))
     end = max(front, int(np.searchsorted(starts, count - _BEHIND, side="right")))
     edges = np.concatenate([np.arange(front), np.arange(end, len(starts))])
+    at = starts - _BEFORE
+    at[edges] = 0
+    heads: Heads = items[at].view(_HEAD)
     heads[edges] = 0
     for line in edges[lines.ends[edges] - starts[edges] >= _LINE_MIN].tolist():
         text = lines.bytes[starts[line] : starts[line] + _BEHIND].tobytes()
@@ -164,7 +166,8 @@ def _cuts(lines: Lines, heads: Heads) -> tuple[Flags, Ints | None]:
     count = len(lines.firsts) - 1
     truncated = np.zeros(count, np.bool_)
     at = np.flatnonzero(heads["start"] == _CUT)
-    at = at[np.array([text == TRUNCATED for text in lines.text.take(at).to_pylist()], np.bool_)]
+    if len(at):
+        at = at[[lines.text(line) == TRUNCATED for line in at.tolist()]]
     if len(at) == 0:
         return truncated, None
     cuts = np.full(count, len(heads))
@@ -203,11 +206,11 @@ def _spans(lines: Lines, data: Ints, rows: Ints, uses: Flags, outermost: Ints) -
 
 class _Steps(NamedTuple):
     """
-    What lines do to the stack.
+    What the lines of spans do to the stack.
 
     Args:
-        kinds, depths, names: int32, (n_lines,): _NOTHING, _OPEN, _CLOSE, _ODD; what an opening line states; position in
-            `known`.
+        kinds, depths, names: int32, (n_lines,): one of the kinds above; what an opening line states; position in
+            `known`, -1 for data lines.
         known: distinct names.
     """
 
@@ -217,18 +220,21 @@ class _Steps(NamedTuple):
     known: tuple[str, ...]
 
 
-def _steps(lines: Lines, at: Ints) -> _Steps:
-    is_long = lines.ends[at] - lines.starts[at] > _SHORT
-    shorts, longs = np.flatnonzero(~is_long), np.flatnonzero(is_long)
-    short = lines.text.take(at[shorts]).dictionary_encode()
-    long = pc.binary_slice(lines.text.take(at[longs]).cast(pa.binary()), 0, _PREFIX).dictionary_encode()
+def _steps(lines: Lines, spans: _Spans) -> _Steps:
+    others = np.flatnonzero(~spans.prints)
+    starts = lines.starts[spans.at[others]]
+    sizes = lines.ends[spans.at[others]] - starts
+    is_long = sizes > _SHORT
+    texts = array_of_parts(lines.bytes, starts, np.where(is_long, _PREFIX, sizes)).dictionary_encode()
+    distinct = texts.dictionary.to_pylist()
     known: dict[str, int] = {}
-    meant = [_short_step(line, known) for line in short.dictionary.to_pylist()]
-    codes = np.empty(len(at), np.int32)
-    codes[shorts] = np.asarray(short.indices)
-    codes[longs] = np.asarray(long.indices) + len(meant)
-    meant += [_long_step(prefix, known) for prefix in long.dictionary.to_pylist()]
-    kinds, depths, names = np.array(meant, np.int32).reshape(-1, 3).T.copy()
+    # Each text as a whole line, and as the prefix of one; what it is not, no line refers to.
+    meant = [(_PRINT, 0, -1), *(_short_step(text.decode("utf-8", "replace"), known) for text in distinct)]
+    if is_long.any():
+        meant += [_long_step(text, known) for text in distinct]
+    codes = np.zeros(len(spans.at), np.int64)
+    codes[others] = np.asarray(texts.indices) + (1 + len(distinct) * is_long)
+    kinds, depths, names = np.array(meant, np.int32).T.copy()
     return _Steps(kinds[codes], depths[codes], names[codes], tuple(known))
 
 
@@ -248,27 +254,22 @@ def _long_step(prefix: bytes, known: dict[str, int]) -> tuple[int, int, int]:
     if not space or len(rest) < len(b"success") or rest.startswith((b"invoke [", b"success")):
         return _ODD, 0, 0
     if rest.startswith((b"failed:", b"failed ")):
-        return _CLOSE, 0, known.setdefault(name.decode(), len(known))
+        return _CLOSE, 0, known.setdefault(name.decode("utf-8", "replace"), len(known))
     return _NOTHING, 0, 0
 
 
 def _owners(lines: Lines, spans: _Spans, programs: Sequence[bytes]) -> tuple[Ints, Ints]:
     """Return whose each data line is, and spans that are not regular, some of them more than once."""
-    prints, others = np.flatnonzero(spans.prints), np.flatnonzero(~spans.prints)
-    steps = _steps(lines, spans.at[others])
-    kinds, depths = np.full(len(spans.at), _PRINT, np.int32), np.zeros(len(spans.at), np.int32)
-    kinds[others], depths[others] = steps.kinds, steps.depths
-    names = np.full(len(kinds), -1, np.int32)
-    names[others] = steps.names
-    levels = _levels(spans.firsts, kinds)
-    is_close = kinds == _CLOSE
-    opened = names[_openers(levels, kinds == _OPEN)]
-    is_odd = (kinds == _ODD) | ((kinds == _OPEN) & (levels != depths))
-    is_odd |= is_close & ((levels < 1) | (opened != names))
+    kinds, depths, names, known = _steps(lines, spans)
+    is_open, is_close = kinds == _OPEN, kinds == _CLOSE
+    levels = _levels(spans.firsts, is_open, is_close)
+    opened = names[_openers(levels, is_open)]
+    is_odd = (kinds == _ODD) | (is_open & (levels != depths)) | (is_close & ((levels < 1) | (opened != names)))
     # A line that only ends like an opening one: what was in front of it still counts.
-    no_start = spans.outermost & (kinds[spans.firsts] != _OPEN)
+    no_start = spans.outermost & ~is_open[spans.firsts]
     odd = np.concatenate([_last_before(spans.firsts, np.flatnonzero(is_odd)), np.flatnonzero(no_start)])
-    return np.where(levels[prints] > 0, _programs_of(steps.known, programs)[opened[prints]], UNKNOWN), odd
+    prints = np.flatnonzero(spans.prints)
+    return np.where(levels[prints] > 0, _programs_of(known, programs)[opened[prints]], UNKNOWN), odd
 
 
 def _programs_of(names: Sequence[str], programs: Sequence[bytes]) -> Ints:
@@ -278,26 +279,26 @@ def _programs_of(names: Sequence[str], programs: Sequence[bytes]) -> Ints:
     return np.array([UNKNOWN if key is None else places.get(key, FOREIGN) for key in keys], np.int64)
 
 
-def _levels(firsts: Ints, kinds: Places) -> Places:
+def _levels(firsts: Ints, is_open: Flags, is_close: Flags) -> Places:
     """
     Return how deep the call is that each line opens, closes or prints from, counted from 1 in each span.
 
     Args:
         firsts: the first line of each span.
     """
-    is_close = kinds == _CLOSE
-    steps = (kinds == _OPEN).astype(np.int32) - is_close
+    steps = np.subtract(is_open, is_close, dtype=np.int8)
     levels = np.cumsum(steps, dtype=np.int32)
     before = levels[firsts] - steps[firsts]
-    levels -= np.repeat(before, np.diff(firsts, append=len(kinds)))
+    levels -= np.repeat(before, np.diff(firsts, append=len(steps)))
     levels += is_close
     return levels
 
 
 def _openers(levels: Places, is_open: Flags) -> Ints:
     """Return the position of the last opening line at the level of each line; anything where there is none."""
-    order = np.argsort(np.clip(levels, 0, 255).astype(np.uint8), kind="stable")
-    places = np.maximum.accumulate(np.where(is_open[order], np.arange(len(order)), 0))
+    # A level of more than a byte is none that any line states.
+    order = np.argsort(levels.astype(np.uint8), kind="stable")
+    places = np.maximum.accumulate(np.arange(len(order), dtype=np.int32) * is_open[order])
     openers = np.empty(len(order), np.int64)
     openers[order] = order[places]
     return openers
