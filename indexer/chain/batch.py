@@ -113,8 +113,9 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
             continue
         columns = programs[program_id].decode_events(found.payloads)
         problems += (problem for row, problem in _problems(program_id, table, found, columns) if not told[row])
-        for name, group in columns.groups.items():
-            events[program_id, name] = _event_columns(table, found, group)
+        if columns.groups:
+            named = _event_columns(table, found, columns.groups)
+            events.update({(program_id, name): group for name, group in named})
     return Extracted(events, problems, complete)
 
 
@@ -159,17 +160,25 @@ def _found(transactions: TransactionColumns, logs: LogColumns, place: int, succe
     return _Found(rows[order], kinds[order], ordinals[order], fields[order], payloads.take(order))
 
 
-def _event_columns(table: pa.RecordBatch, found: _Found, group: Group) -> EventColumns:
-    rows = found.rows[group.rows]
-    at = rows
-    identity = [
-        table["signature"].take(at),
-        pa.DictionaryArray.from_arrays(found.kinds[group.rows], list(KINDS)),
-        pa.array(found.ordinals[group.rows]),
-        table["slot"].take(at),
-        table["block_time"].take(at),
+def _event_columns(
+    table: pa.RecordBatch, found: _Found, groups: Mapping[str, Group]
+) -> Iterator[tuple[str, EventColumns]]:
+    """Return the events of each name; their identities are taken together, and shown in slices."""
+    at = np.concatenate([group.rows for group in groups.values()])
+    rows = found.rows[at]
+    columns = [
+        table["signature"].take(rows),
+        pa.DictionaryArray.from_arrays(found.kinds[at], list(KINDS)),
+        pa.array(found.ordinals[at]),
+        table["slot"].take(rows),
+        table["block_time"].take(rows),
     ]
-    return EventColumns(rows, pa.RecordBatch.from_arrays(identity, schema=IDENTITY_SCHEMA), group.values)
+    identity = pa.RecordBatch.from_arrays(columns, schema=IDENTITY_SCHEMA)
+    first = 0
+    for name, group in groups.items():
+        end = first + len(group.rows)
+        yield name, EventColumns(rows[first:end], identity[first:end], group.values)
+        first = end
 
 
 def _problems(
