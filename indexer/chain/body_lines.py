@@ -94,26 +94,20 @@ def _as_text(array: Arrow) -> Arrow:
 
 
 def _line_ends(view: memoryview) -> npt.NDArray[np.int64]:
-    data = np.frombuffer(view, np.uint8)
-    # Piece by piece, so that what is compared stays near the processor.
-    pieces = [_places(data[at : at + _SEARCH]) + at for at in range(0, len(data), _SEARCH)]
-    ends = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
-    return ends if len(data) == 0 or data[-1] == ord("\n") else np.append(ends, len(data))
+    ends: list[int] = []
+    # Piece by piece: what is copied stays near the processor, and only bytes can be searched.
+    for start in range(0, len(view), _SEARCH):
+        piece = bytes(view[start : start + _SEARCH])
+        at = piece.find(b"\n")
+        while at >= 0:
+            ends.append(start + at)
+            at = piece.find(b"\n", at + 1)
+    if len(view) and view[-1] != ord("\n"):
+        ends.append(len(view))
+    return np.array(ends, np.int64)
 
 
-def _places(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Return where a line ends. Line ends are rare: eight bytes at once are asked whether they have any."""
-    is_end = data == ord("\n")
-    whole = len(data) // 8 * 8
-    words = np.flatnonzero(is_end[:whole].view(np.uint64)) * 8
-    if len(words) == 0:
-        return whole + np.flatnonzero(is_end[whole:])
-    near = np.append((words[:, None] + np.arange(8)).reshape(-1), np.arange(whole, len(data)))
-    places: npt.NDArray[np.int64] = near[is_end[near]]
-    return places
-
-
-def body_batches(data: bytes | bytearray | memoryview, size: int = 1 << 23) -> Iterator[memoryview]:
+def body_batches(data: bytes | bytearray | memoryview, size: int = 1 << 25) -> Iterator[memoryview]:
     """
     Cut `data`, one body a line, into batches to be read one after the other, without copying any.
 

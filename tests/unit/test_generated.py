@@ -1,5 +1,6 @@
 """Functions made for one struct: they read what the loop over its fields reads, and run nothing of what an IDL says."""
 
+import gc
 import json
 import random
 import struct
@@ -54,6 +55,15 @@ def test_an_events_name_is_data() -> None:
     """It is in the result as it is in the IDL."""
     for name in NAMES:
         assert program_of({"a": "u8"}, name).decode_event(b"\7\1\2").name == name
+
+
+def test_results_are_nothing_to_the_collector() -> None:
+    """However many are kept, they cost it nothing; also those that were read in the slower way."""
+    program = program_of({"a": "u64", "b": "pubkey", "c": "bool", "d": "string"})
+    decoded = program.decode_event(program.encode_event("E", {"a": 1, "b": bytes(32), "c": True, "d": "x"}))
+    assert not gc.is_tracked(decoded)
+    many = program_of({f"f{number}": "u8" for number in range(FIELDS_MAX + 1)})
+    assert not gc.is_tracked(many.decode_event(b"\7" + bytes(FIELDS_MAX + 1)))
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 255, 256, FIELDS_MAX, FIELDS_MAX + 1, 3 * FIELDS_MAX])
