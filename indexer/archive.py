@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import structlog
 
@@ -349,16 +348,10 @@ def _bulk(prepared: Prepared, registry: Registry) -> Bulk:
 
 
 def _lake_batch(prepared: Prepared, registry: Registry) -> LoadBatch:
-    table = pa.Table.from_batches([prepared.table])
-    whole = table.select(["signature", "slot", "block_time"]).append_column("body", prepared.bodies)
-    by_program = {}
-    for program_id in registry:
-        places = np.flatnonzero(prepared.mentions[program_id])
-        if len(places):
-            by_program[program_id] = whole if len(places) == len(prepared) else whole.take(places)
     events: dict[tuple[str, str], list[pa.Table]] = {}
     for found in prepared.events:
         typed = found.table(registry.tables)
         key = (typed.schema_name, typed.table_name)
         events.setdefault(key, []).append(event_table(typed, found.program, found.events))
-    return LoadBatch(table, events, by_program)
+    mentions: dict[bytes, pa.BooleanArray] = {key: pa.array(flags) for key, flags in prepared.mentions.items()}
+    return LoadBatch(pa.Table.from_batches([prepared.table]), prepared.bodies, mentions, events)

@@ -104,8 +104,8 @@ def prepare(batch: BodyBatch, registry: Registry) -> Prepared:
         events += _found(extracted, programs, None if len(rows) == len(read) else rows)
         occurring = set(slots[rows].tolist()) if extracted.problems else set()
         problems += [problem for problem in extracted.problems if problem.slot in occurring]
-    table = read.table.select(list(KEPT_COLUMNS))
-    table = table if is_whole else table.take(kept)
+    # Copied in any case: as long as a column of it lives, everything lives that was parsed with it.
+    table = read.table.select(list(KEPT_COLUMNS)).take(kept)
     table = table.append_column("complete", pa.array(complete[kept]))
     texts = read.texts()
     bodies = texts if is_whole else texts.take(pa.array(kept))

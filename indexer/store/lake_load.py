@@ -29,8 +29,8 @@ from indexer.store.typed import ESCAPE, OWN_COLUMNS, TypedTable, escape_text
 # Bodies that are written together: a file a program.
 BODIES_BYTES = 64 << 20
 
-# Every table that is written, with the rows that it is given.
-Parts = Sequence[tuple[LakeTable, Sequence[pa.Table]]]
+# The column that says which rows are inserted; no field's name has blanks.
+CHOSEN = "is chosen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,15 @@ class LoadBatch:
 
     Args:
         transactions: columns signature, slot, block_time (unix seconds), err, fee, compute_units, complete.
+        bodies: binary, one for each transaction.
+        mentions: by program id: bool, for each transaction, whether it mentions the program.
         events: by schema and table, from `event_table`; versions of an IDL have columns of their own.
-        bodies: program id -> columns signature, slot, block_time, body of those that mention it.
     """
 
     transactions: pa.Table
+    bodies: pa.BinaryArray
+    mentions: Mapping[bytes, pa.BooleanArray]
     events: Mapping[tuple[str, str], Sequence[pa.Table]]
-    bodies: Mapping[bytes, pa.Table]
 
 
 class LakeLoad:
@@ -88,19 +90,18 @@ class LakeLoad:
                 events.setdefault(key, []).extend(found)
             transactions.append(batch.transactions)
             waiting.append(batch)
-            held += max((bodies.nbytes for bodies in batch.bodies.values()), default=0)
+            held += batch.bodies.nbytes
             if held >= BODIES_BYTES:
                 self._write_bodies(duck, tables, waiting)
                 waiting, held = [], 0
             # Or it would be kept until the next one is there.
             del batch
         self._write_bodies(duck, tables, waiting)
-        parts = [
-            (table, transactions if table.program_id is None else events.get(table.key, ()))
-            for table in tables
-            if not table.is_raw
-        ]
-        _insert_parts(duck, parts)
+        for table in tables:
+            if not table.is_raw:
+                found = transactions if table.program_id is None else events.get(table.key, [])
+                if found:
+                    _insert(duck, table, pa.concat_tables(found, promote_options="default"))
         return sum(part.num_rows for found in events.values() for part in found)
 
     def _write_bodies(
@@ -109,13 +110,15 @@ class LakeLoad:
         """Write the bodies of some batches; what the lake has of their transactions goes first, from every table."""
         if not batches:
             return
-        self._delete_known(duck, tables, pa.concat_tables([batch.transactions for batch in batches]))
-        parts = []
+        transactions = pa.concat_tables([batch.transactions for batch in batches])
+        self._delete_known(duck, tables, transactions)
+        bodies = transactions.select(["signature", "slot", "block_time"])
+        bodies = bodies.append_column("body", pa.chunked_array([batch.bodies for batch in batches]))
         for table in tables:
             if table.is_raw and table.program_id is not None:
-                program_id = table.program_id
-                parts.append((table, [batch.bodies[program_id] for batch in batches if program_id in batch.bodies]))
-        _insert_parts(duck, parts)
+                flags = pa.chunked_array([batch.mentions[table.program_id] for batch in batches])
+                if pc.any(flags).as_py():
+                    _insert(duck, table, bodies.append_column(CHOSEN, flags))
 
     def _delete_known(
         self, duck: duckdb.DuckDBPyConnection, tables: Sequence[LakeTable], transactions: pa.Table
@@ -167,23 +170,15 @@ def _delete(duck: duckdb.DuckDBPyConnection, table: LakeTable, span: tuple[int, 
     )
 
 
-def _insert_parts(duck: duckdb.DuckDBPyConnection, parts: Parts) -> None:
-    for table, found in parts:
-        if found:
-            _insert(duck, table, pa.concat_tables(found, promote_options="default"))
-
-
-def _insert(duck: duckdb.DuckDBPyConnection, table: LakeTable, arrow: pa.Table) -> None:
-    slots = arrow.column("slot").to_numpy()
+def _insert(duck: duckdb.DuckDBPyConnection, table: LakeTable, rows: pa.Table) -> None:
+    slots = rows.column("slot").to_numpy()
+    chosen = f"WHERE {quote_name(CHOSEN)}" if CHOSEN in rows.column_names else ""
     order = "" if (slots[1:] >= slots[:-1]).all() else "ORDER BY slot"
-    there = [(name, pg_type) for name, pg_type in table.columns if name in arrow.column_names]
+    there = [(name, pg_type) for name, pg_type in table.columns if name in rows.column_names]
     values = ", ".join(_cast(name, pg_type) for name, pg_type in there)
     names = ", ".join(quote_name(name) for name, _ in there)
-    duck.register("loaded_rows", arrow)
-    try:
-        duck.execute(f"INSERT INTO {table.quoted} ({names}) SELECT {values} FROM loaded_rows {order}")  # noqa: S608
-    finally:
-        duck.unregister("loaded_rows")
+    # DuckDB finds `rows` by its name here: what is registered is kept until the transaction ends.
+    duck.execute(f"INSERT INTO {table.quoted} ({names}) SELECT {values} FROM rows {chosen} {order}")  # noqa: S608
 
 
 def event_table(table: TypedTable, program: Program, found: EventColumns) -> pa.Table:
