@@ -27,6 +27,8 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 # pyarrow's annotations tell arrays of every type apart; which type it is, is said where it is made.
 Array: TypeAlias = Any
 
+# What numbers are below. A time that is later is none that Postgres or DuckDB could show.
+LIMITS = {"slot": 1 << 62, "fee": 1 << 62, "compute_units": 1 << 62, "block_time": 1 << 43}
 KEPT_COLUMNS = ("signature", "slot", "block_time", "err", "fee", "compute_units")
 
 
@@ -91,7 +93,9 @@ def prepare(batch: BodyBatch, registry: Registry) -> Prepared:
     """Read a batch of lines, each by the IDLs of its slot."""
     generation = registry.generation
     read = read_bodies(batch.bodies, list(registry), first_line=batch.first_line)
-    kept = _first_rows(read.table.column("signature"))
+    impossible = _impossible(read.table)
+    possible = np.setdiff1d(np.arange(len(read)), list(impossible))
+    kept = possible[_first_rows(read.table.column("signature").take(possible))]
     is_whole = len(kept) == len(read)
     slots = read.table.column("slot").to_numpy()
     complete = np.ones(len(read), np.bool_)
@@ -110,7 +114,20 @@ def prepare(batch: BodyBatch, registry: Registry) -> Prepared:
     texts = read.texts()
     bodies = texts if is_whole else texts.take(pa.array(kept))
     mentions = {key: flags[kept] for key, flags in zip(read.programs, read.mentions, strict=True)}
-    return Prepared(table, bodies, mentions, events, problems, read.errors, generation, batch.next)
+    errors = (*read.errors, *impossible.values())
+    return Prepared(table, bodies, mentions, events, problems, errors, generation, batch.next)
+
+
+def _impossible(table: pa.RecordBatch) -> dict[int, LineError]:
+    """Return the rows with a number that no chain has, and no table takes: they are no transactions."""
+    errors: dict[int, LineError] = {}
+    for name, limit in LIMITS.items():
+        values: Array = table.column(name)
+        numbers = values.fill_null(0).to_numpy()
+        for row in np.flatnonzero((numbers < 0) | (numbers >= limit)).tolist():
+            reason = f"a transaction whose {name} is {values[row]} is none: it is at least 0, and below {limit:,}"
+            errors[row] = LineError(table.column("line")[row].as_py(), reason)
+    return errors
 
 
 def _first_rows(signatures: Array) -> Ints:

@@ -189,6 +189,21 @@ def test_bad_lines_are_counted_and_everything_around_them_goes_on(
         assert connection.execute("select lines_read, bad_lines, done from capstan.files").fetchone() == (26, 5, True)
 
 
+@pytest.mark.parametrize("to_lake", [False, True])
+def test_numbers_that_no_chain_has_make_a_line_bad(database: Database, tmp_path: Path, to_lake: bool) -> None:
+    """They would fit a column while reading, and no table: the line goes, and a good one of its signature stays."""
+    lines = bodies(9)
+    wrong: list[bytes] = []
+    for place, value in (("slot", -1), ("blockTime", 1 << 50), ("blockTime", -5), ("fee", -1)):
+        body = json.loads(lines[len(wrong)])
+        (body["meta"] if place == "fee" else body)[place] = value
+        wrong.append(json.dumps(body).encode())
+    path = write_lines(tmp_path / "some.ndjson", [*wrong, *lines])
+    loaded, _ = load(database, [f"file:{path}"], tmp_path / "lake" if to_lake else None, "0:1000")
+    assert (loaded.transactions, loaded.bad_lines) == (9, 4)
+    assert (in_lake if to_lake else in_postgres)(database) == list(range(1, 10))
+
+
 def test_a_file_without_covers_moves_no_frontier(database: Database, tmp_path: Path) -> None:
     """What a file has is stored; that it has everything only the operator can say."""
     path = write_lines(tmp_path / "some.ndjson", bodies(5))
