@@ -59,7 +59,8 @@ class LakeLoad:
         self._to_slot = to_slot
         # The highest slot of which the lake had something before this load; None until it was asked.
         self._highest: int | None = None
-        self._is_own = False
+        # Whether this load has committed something.
+        self._is_begun = False
 
     def write(self, batches: Iterable[LoadBatch]) -> int:
         """
@@ -73,7 +74,7 @@ class LakeLoad:
             RetryableError: the database went away; nothing was committed, or all of it.
         """
         count = self._lake.in_transaction(lambda duck: self._write(duck, batches))
-        self._is_own = True
+        self._is_begun = True
         return count
 
     def _write(self, duck: duckdb.DuckDBPyConnection, batches: Iterable[LoadBatch]) -> int:
@@ -133,9 +134,9 @@ class LakeLoad:
             if first > self._highest:
                 # All that the lake may have of these slots came by this load, with their transactions.
                 span = (first, last)
-                if not self._is_own or not _is_any_known(duck, span):
+                if not self._is_begun or not _is_any_known(duck, span):
                     return
-            elif not self._is_own:
+            elif not self._is_begun:
                 span = (first, min(last, self._highest))
             else:
                 span = (first, last)
@@ -171,6 +172,8 @@ def _delete(duck: duckdb.DuckDBPyConnection, table: LakeTable, span: tuple[int, 
 
 
 def _insert(duck: duckdb.DuckDBPyConnection, table: LakeTable, rows: pa.Table) -> None:
+    if rows.num_rows == 0:
+        return
     slots = rows.column("slot").to_numpy()
     chosen = f"WHERE {quote_name(CHOSEN)}" if CHOSEN in rows.column_names else ""
     order = "" if (slots[1:] >= slots[:-1]).all() else "ORDER BY slot"

@@ -1,7 +1,7 @@
 """
 The lake's files kept few: small ones merged, rows that were replaced written out of their files, old ones deleted.
 
-An export leaves a file a table and month; thousands of them would make every scan slow. The work is cut into short
+An export leaves a file a table; thousands of them would make every scan slow. The work is cut into short
 pieces, because exports wait for it: one table after the other, and none is begun once the time is up. Readers beside it
 notice nothing: what was replaced stays for as long as any may read.
 """

@@ -204,6 +204,15 @@ def test_numbers_that_no_chain_has_make_a_line_bad(database: Database, tmp_path:
     assert (in_lake if to_lake else in_postgres)(database) == list(range(1, 10))
 
 
+def test_a_file_of_bad_lines_alone_leaves_an_empty_lake(database: Database, tmp_path: Path) -> None:
+    """There is nothing to write, and that is no error."""
+    path = write_lines(tmp_path / "some.ndjson", [b"not json", b"{}"])
+    loaded, _ = load(database, [f"file:{path}"], tmp_path / "lake", "0:1000")
+    assert (loaded.transactions, loaded.bad_lines) == (0, 2)
+    assert in_lake(database) == []
+    assert not list((tmp_path / "lake").rglob("*.parquet"))
+
+
 def test_a_file_without_covers_moves_no_frontier(database: Database, tmp_path: Path) -> None:
     """What a file has is stored; that it has everything only the operator can say."""
     path = write_lines(tmp_path / "some.ndjson", bodies(5))
