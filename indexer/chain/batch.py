@@ -16,9 +16,10 @@ import pyarrow as pa
 from indexer.chain.base64_columns import Arrow
 from indexer.chain.bodies import TransactionColumns
 from indexer.chain.columns import Columns, Group
-from indexer.chain.events import CPI_PROBLEM_BASE, Problem, extract_events
+from indexer.chain.events import CPI_PROBLEM_BASE, Extraction, Problem, extract_events
 from indexer.chain.log_columns import UNKNOWN, Flags, Ints, LogColumns, scan_log_columns
 from indexer.chain.program import Program
+from indexer.errors import DataError
 
 KINDS = ("log", "cpi")
 _KIND = pa.dictionary(pa.int8(), pa.string())
@@ -102,7 +103,7 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
     complete = np.ones(len(transactions), np.bool_)
     problems: list[Problem] = []
     for row in np.flatnonzero(told).tolist():
-        single = extract_events(transactions.transaction(row), programs)
+        single = _single(transactions, row, programs)
         problems += single.problems
         complete[row] = single.complete
     events: dict[tuple[bytes, str], EventColumns] = {}
@@ -116,6 +117,20 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
             named = _event_columns(table, found, columns.groups)
             events.update({(program_id, name): group for name, group in named})
     return Extracted(events, problems, complete)
+
+
+def _single(transactions: TransactionColumns, row: int, programs: Mapping[bytes, Program]) -> Extraction:
+    """Return what the transaction of a row holds, read by itself."""
+    try:
+        return extract_events(transactions.transaction(row), programs)
+    except DataError as error:
+        # Wrong where reading many at once does not look, as `parse_columns` says.
+        signature, slot = (transactions.table[name][row].as_py() for name in ("signature", "slot"))
+        mentioned = (
+            p for p, is_there in zip(transactions.programs, transactions.mentions[:, row], strict=True) if is_there
+        )
+        problems = tuple(Problem(p, signature, "bad_body", 0, str(error), slot) for p in mentioned)
+        return Extraction((), problems, complete=False)
 
 
 def _told_singly(transactions: TransactionColumns, logs: LogColumns) -> Flags:
