@@ -88,8 +88,7 @@ def _is_regular(data: Bytes, begins: Ints, sizes: Ints) -> npt.NDArray[np.bool_]
 
 def _texts(data: Bytes, begins: Ints, sizes: Ints) -> _Texts:
     """Each text has at least four letters, and a multiple of four."""
-    places, letters = offsets_of(array_of_parts(data, begins, sizes))
-    offsets = places.astype(np.int64)
+    offsets, letters = bytes_of(array_of_parts(data, begins, sizes))
     letters = letters[: offsets[-1]].copy()
     last = offsets[1:] - 1
     pads = (letters[last] == _PAD).astype(np.int64)
@@ -106,6 +105,12 @@ def offsets_of(array: Arrow) -> tuple[Places, Bytes]:
         return np.zeros(len(array) + 1, np.int32), np.zeros(0, np.uint8)
     offsets = np.frombuffer(offset_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
     return offsets, np.frombuffer(data_buffer, np.uint8)
+
+
+def bytes_of(array: Arrow) -> tuple[Ints, Bytes]:
+    """Return what `offsets_of` does, with the offsets as int64."""
+    offsets, data = offsets_of(array)
+    return offsets.astype(np.int64), data
 
 
 def _decode(letters: Bytes) -> bytes | None:
