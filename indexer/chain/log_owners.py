@@ -146,8 +146,7 @@ def owned_lines(lines: Lines, programs: Sequence[bytes]) -> Owned:
     if cuts is not None:
         is_whole = data < cuts[rows]
         data, rows = data[is_whole], rows[is_whole]
-    outermost = np.flatnonzero(marks.behind_outermost) - 1
-    spans = _spans(lines, data, rows, marks.used, outermost[marks.used[outermost]])
+    spans = _spans(lines, marks, data, rows)
     owners, odd_spans = _owners(lines, spans, programs)
     odd = np.zeros(len(truncated), np.bool_)
     odd[spans.rows[odd_spans]] = True
@@ -209,17 +208,19 @@ def _cuts(lines: Lines, at: Ints) -> tuple[Flags, Ints | None]:
     return truncated, cuts
 
 
-def _spans(lines: Lines, data: Ints, rows: Ints, used: Flags, outermost: Ints) -> _Spans:
+def _spans(lines: Lines, marks: _Marks, data: Ints, rows: Ints) -> _Spans:
     """
     Return the spans that have data lines.
 
     Args:
         data: data lines; `rows` are their transactions.
-        used: of each line whether it may open or close a call, or is a data line.
-        outermost: lines that seem to open calls at depth 1.
     """
     starts = lines.firsts[rows]
-    before = np.concatenate([[-1], outermost])[np.searchsorted(outermost, data, side="right")]
+    # The last line before each data line that seems to open a call at depth 1, -1 where there is none.
+    is_behind = marks.behind_outermost.copy()
+    is_behind[1:] &= marks.used[:-1] & ~marks.like_data[:-1]
+    outermost = np.concatenate([[-1], np.flatnonzero(is_behind) - 1])
+    before = outermost[np.cumsum(is_behind, dtype=np.int32)[data]]
     is_outermost = before >= starts
     starts = np.maximum(starts, before)
     first = np.flatnonzero(np.diff(starts, prepend=-1))
@@ -227,10 +228,10 @@ def _spans(lines: Lines, data: Ints, rows: Ints, used: Flags, outermost: Ints) -
     sizes = data[np.append(first[1:], len(data)) - 1] + 1 - starts if len(data) else starts
     firsts = np.cumsum(sizes) - sizes
     at = np.arange(int(sizes.sum())) + np.repeat(starts - firsts, sizes)
-    kept = used[at]
+    kept = marks.used[at]
     at = at[np.flatnonzero(kept)]
     sizes = np.add.reduceat(kept, firsts, dtype=np.int64) if len(data) else sizes
-    prints = np.zeros(len(used), np.bool_)
+    prints = np.zeros(len(marks.used), np.bool_)
     prints[data] = True
     return _Spans(at, prints[at], np.cumsum(sizes) - sizes, is_outermost[first], rows[first])
 
