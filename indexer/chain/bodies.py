@@ -54,6 +54,8 @@ class Calls(NamedTuple):
     """
     Inner instructions that may be CPI events: of a wanted program, with its event authority as the one account.
 
+    They are in the order of their transactions, and there of their ordinals.
+
     Args:
         rows: int64, (n_calls,): the transaction.
         programs: int64, (n_calls,): position in the wanted programs.
@@ -368,14 +370,18 @@ def _row(tx: Transaction, line: int) -> dict[str, Any]:
 
 
 def _with_singles(found: Calls, left: Mapping[int, Transaction], programs: Sequence[bytes]) -> Calls:
+    """Return all calls, in the order of their transactions and ordinals."""
     more = [call for row, tx in left.items() for call in _calls_of(tx, row, programs)]
-    if not more:
+    if more:
+        columns = [np.concatenate(pair) for pair in zip(found[:3], np.array([c[:3] for c in more]).T, strict=True)]
+        payloads = pa.concat_arrays([found.payloads, pa.array([call[3] for call in more], pa.binary())])
+        found = Calls(columns[0], columns[1], columns[2], payloads)
+    # A node lists them in order; only a body that was put together by hand may not.
+    order = np.lexsort((found.ordinals, found.rows))
+    if (order == np.arange(len(order))).all():
         return found
-    added = np.array([call[:3] for call in more], np.int64).T
-    order = np.argsort(np.concatenate([found.rows, added[0]]), kind="stable")
-    joined = pa.concat_arrays([found.payloads, pa.array([call[3] for call in more], pa.binary())])
-    columns = [np.concatenate([mine, its])[order] for mine, its in zip(found[:3], added, strict=True)]
-    return Calls(columns[0], columns[1], columns[2], joined.take(pa.array(order)))
+    payloads = found.payloads.take(pa.array(order))
+    return Calls(found.rows[order], found.programs[order], found.ordinals[order], payloads)
 
 
 def _calls_of(tx: Transaction, row: int, programs: Sequence[bytes]) -> Iterator[tuple[int, int, int, bytes]]:

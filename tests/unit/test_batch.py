@@ -140,9 +140,10 @@ def expected(bodies: Sequence[bytes]) -> list[Any]:
             errors.append((line, str(error)))
             continue
         found = extract_events(tx, PROGRAMS)
+        in_order = sorted(found.events, key=lambda event: (event.kind == "cpi", event.ordinal))
         events += [
             (e.program_id, e.name, e.signature, e.kind, e.ordinal, e.slot, e.block_time, repr(e.values))
-            for e in found.events
+            for e in in_order
         ]
         problems += found.problems
         complete.append(found.complete)
@@ -297,6 +298,16 @@ def test_both_styles_and_two_programs_in_order() -> None:
     assert found.events[OTHER.program_id, "Registered"].identity["ordinal"].to_pylist() == [1, 1, 1, 1]
     assert (found.event_count, found.problems, transactions.left, found.complete.all()) == (10, [], {}, np.True_)
     assert said(transactions, found) == expected(some)
+
+
+def test_groups_out_of_order_are_put_in_order() -> None:
+    """Of a body that somebody put together; self-calls come by their position."""
+    groups = [{"index": 2, "instructions": [call()]}, {"index": 0, "instructions": [call(), call()]}]
+    some = [json.dumps(body(number, inner=groups)).encode() for number in (1, 2)]
+    transactions = read_bodies(some, list(PROGRAMS))
+    opened = extract_batch(transactions, PROGRAMS).events[OURS.program_id, "Opened"]
+    assert opened.identity["ordinal"].to_pylist() == [0, 1, 131_072] * 2
+    assert opened.rows.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_the_table_says_what_the_transaction_says() -> None:
