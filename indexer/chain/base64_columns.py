@@ -19,6 +19,7 @@ from indexer.chain.logs import payloads_of
 Arrow: TypeAlias = Any
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int64]
+Places: TypeAlias = npt.NDArray[np.int32]
 
 # What a line says before its text; a line with anything else there is read by itself.
 PREFIX = b"Program data: "
@@ -39,15 +40,15 @@ class Decoded(NamedTuple):
     fields: Ints
 
 
-def decode_fields(data: Bytes, starts: Ints, ends: Ints) -> Decoded:
+def decode_fields(data: Bytes, starts: Places, ends: Places) -> Decoded:
     """
     Decode data lines, all of which begin with "Program data:".
 
     Args:
         data: uint8, UTF-8.
-        starts, ends: int64, (n_lines,): where in `data` each line lies.
+        starts, ends: int32, (n_lines,): where in `data` each line lies.
     """
-    begins = starts + len(PREFIX)
+    begins = starts.astype(np.int64) + len(PREFIX)
     sizes = ends - begins
     is_regular = _is_regular(data, begins, sizes)
     texts = _texts(data, begins[is_regular], sizes[is_regular])
@@ -97,13 +98,19 @@ def _texts(data: Bytes, begins: Ints, sizes: Ints) -> _Texts:
     return _Texts(offsets, letters, pads)
 
 
-def bytes_of(array: Arrow) -> tuple[Ints, Bytes]:
-    """Return int64 offsets, (n + 1,), and the bytes that they refer to."""
+def offsets_of(array: Arrow) -> tuple[Places, Bytes]:
+    """Return the offsets of a string or binary array, (n + 1,), and the bytes that they refer to; nothing is copied."""
     _, offset_buffer, data_buffer = array.buffers()
     if len(array) == 0 or offset_buffer is None or data_buffer is None:
-        return np.zeros(len(array) + 1, np.int64), np.zeros(0, np.uint8)
+        return np.zeros(len(array) + 1, np.int32), np.zeros(0, np.uint8)
     offsets = np.frombuffer(offset_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
-    return offsets.astype(np.int64), np.frombuffer(data_buffer, np.uint8)
+    return offsets, np.frombuffer(data_buffer, np.uint8)
+
+
+def bytes_of(array: Arrow) -> tuple[Ints, Bytes]:
+    """Return what `offsets_of` does, with the offsets as int64."""
+    offsets, data = offsets_of(array)
+    return offsets.astype(np.int64), data
 
 
 def _decode(letters: Bytes) -> bytes | None:
@@ -133,13 +140,13 @@ def _without_padding(raw: bytes, texts: _Texts) -> Arrow:
     return array_of_parts(np.frombuffer(raw, np.uint8), starts[:-1], np.diff(starts) - texts.pads)
 
 
-def array_of_parts(data: Bytes, starts: Ints, sizes: Ints) -> Arrow:
+def array_of_parts(data: Bytes, starts: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> Arrow:
     """
     Return `sizes` bytes of `data` from each of `starts`.
 
     Args:
         data: uint8, (n_bytes,), less than 2 GiB.
-        starts, sizes: int64, (n_values,): ascending, and no part reaches into the next.
+        starts, sizes: integers, (n_values,): ascending, and no part reaches into the next.
     """
     # The parts, and the gaps between them, are the values of one array, of which Arrow copies every second.
     bounds = np.zeros(2 * len(starts) + 1, np.int32)

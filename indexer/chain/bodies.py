@@ -283,7 +283,8 @@ class _Reading:
         rows, codes = rows[wanted], codes[wanted]
         self._leave(rows[~decoded.valid])
         self._leave(rows[self._out_of_range(places, wanted, rows)])
-        account = _filled(places.values, 0)[np.minimum(places.offsets[wanted], max(len(places.values) - 1, 0))]
+        # One more, for calls that name no account at the end of all.
+        account = np.append(_filled(places.values, 0), 0)[places.offsets[wanted]]
         is_signed = (places.counts[wanted] == 1) & (self._keys.codes_at(rows, account) == codes + count)
         tag: Any = CPI_EVENT_TAG
         kept = np.flatnonzero(is_signed & np.asarray(pc.starts_with(decoded.values, tag)) & ~self._is_left[rows])

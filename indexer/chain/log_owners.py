@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from indexer.chain.base64_columns import Arrow, array_of_parts, bytes_of
+from indexer.chain.base64_columns import Arrow, array_of_parts, offsets_of
 from indexer.chain.logs import TRUNCATED, program_of, step_of
 
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -34,6 +34,8 @@ _LOG, _DATA = (int.from_bytes(text, "little") for text in (b"log:", b"data:"))
 _FIRST_4, _FIRST_5 = np.uint64((1 << 32) - 1), np.uint64((1 << 40) - 1)
 # The end of a line that opens a call at depth 1.
 _OUTERMOST = int.from_bytes(b"voke [1]", "little")
+# So many heads stay in the cache nearest to the processor until all is said of them.
+_BLOCK = 4096
 
 # "Program ", a key of 44 letters and " invoke [10]" are the longest opening line of the runtime.
 _SHORT = 64
@@ -50,13 +52,13 @@ class Lines(NamedTuple):
 
     Args:
         bytes: uint8: UTF-8.
-        starts, ends: int64, (n_lines,): of each line in `bytes`.
+        starts, ends: int32, (n_lines,): of each line in `bytes`.
         firsts: int64, (n_transactions + 1,): the first line of each transaction, and the end.
     """
 
     bytes: npt.NDArray[np.uint8]
-    starts: Ints
-    ends: Ints
+    starts: Places
+    ends: Places
     firsts: Ints
 
     def text(self, line: int) -> str:
@@ -83,6 +85,23 @@ class Owned(NamedTuple):
     truncated: Flags
 
 
+class _Marks(NamedTuple):
+    """
+    What is seen of lines by their heads, each bool, (n_lines,).
+
+    Args:
+        like_data: they begin like data lines.
+        used: they may open or close calls, or are data lines.
+        behind_outermost: the line before ends like one that opens a call at depth 1.
+        like_cut: they begin like a cut.
+    """
+
+    like_data: Flags
+    used: Flags
+    behind_outermost: Flags
+    like_cut: Flags
+
+
 class _Spans(NamedTuple):
     """
     The lines that tell whose the data lines are, and these.
@@ -104,7 +123,7 @@ class _Spans(NamedTuple):
 
 def lines_of(listed: Arrow) -> Lines:
     """Return the lines of an Arrow list of strings."""
-    offsets, data = bytes_of(listed.flatten())
+    offsets, data = offsets_of(listed.flatten())
     firsts = np.asarray(listed.offsets).astype(np.int64)
     if listed.null_count:
         # What lies under a null is not among the lines.
@@ -119,41 +138,48 @@ def owned_lines(lines: Lines, programs: Sequence[bytes]) -> Owned:
     Args:
         programs: 32 bytes each.
     """
-    heads = _heads(lines)
-    is_ours = heads["start"] == _PROGRAM
-    data = np.flatnonzero(is_ours & (heads["behind"] & _FIRST_5 == _DATA))
+    marks = _marks(lines)
+    data = np.flatnonzero(marks.like_data)
     data = data[lines.ends[data] - lines.starts[data] >= _LINE_MIN]
     rows = _last_before(lines.firsts, data)
-    truncated, cuts = _cuts(lines, heads)
+    truncated, cuts = _cuts(lines, np.flatnonzero(marks.like_cut))
     if cuts is not None:
         is_whole = data < cuts[rows]
         data, rows = data[is_whole], rows[is_whole]
-    uses = is_ours & (heads["behind"] & _FIRST_4 != _LOG)
-    outermost = np.flatnonzero(heads["end_before"][1:] == _OUTERMOST)
-    spans = _spans(lines, data, rows, uses, outermost[uses[outermost]])
+    spans = _spans(lines, marks, data, rows)
     owners, odd_spans = _owners(lines, spans, programs)
     odd = np.zeros(len(truncated), np.bool_)
     odd[spans.rows[odd_spans]] = True
     return Owned(data, rows, owners, odd, truncated)
 
 
-def _heads(lines: Lines) -> Heads:
-    """Return how each line begins; of a shorter one, bytes of the next follow, or zeros."""
+def _marks(lines: Lines) -> _Marks:
+    """Of a line shorter than a head, anything may be said."""
     starts, count = lines.starts, len(lines.bytes)
-    data = lines.bytes if count >= _HEAD.itemsize else np.zeros(_HEAD.itemsize, np.uint8)
-    items: Any = np.ndarray((len(data) - _HEAD.itemsize + 1,), f"V{_HEAD.itemsize}", buffer=data, strides=(1,))
-    # Near the front or the end of the bytes not all are there: at most two lines of those that may mean something.
-    front = int(np.searchsorted(starts, _BEFORE))
-    end = max(front, int(np.searchsorted(starts, count - _BEHIND, side="right")))
+    marks = _Marks(*np.zeros((4, len(starts)), np.bool_))
+    front = int(np.searchsorted(starts, np.int32(_BEFORE)))
+    end = max(front, int(np.searchsorted(starts, np.int32(count - _BEHIND), side="right")))
+    if front < end:
+        shape = (count - _HEAD.itemsize + 1,)
+        items: Any = np.ndarray(shape, f"V{_HEAD.itemsize}", buffer=lines.bytes, strides=(1,))
+        for first in range(front, end, _BLOCK):
+            block = slice(first, min(first + _BLOCK, end))
+            _mark(marks, block, items[starts[block] - _BEFORE].view(_HEAD))
+    # The bytes before the head, or some of its own, are not there: two lines at most that may mean something.
     edges = np.concatenate([np.arange(front), np.arange(end, len(starts))])
-    at = starts - _BEFORE
-    at[edges] = 0
-    heads: Heads = items[at].view(_HEAD)
-    heads[edges] = 0
     for line in edges[lines.ends[edges] - starts[edges] >= _LINE_MIN].tolist():
         text = lines.bytes[starts[line] : starts[line] + _BEHIND].tobytes()
-        heads[line] = np.frombuffer(bytes(_BEFORE) + text.ljust(_BEHIND, b"\0"), _HEAD)[0]
-    return heads
+        head = np.frombuffer(bytes(_BEFORE) + text.ljust(_BEHIND, b"\0"), _HEAD)
+        _mark(marks, slice(line, line + 1), head)
+    return marks
+
+
+def _mark(marks: _Marks, block: slice, heads: Heads) -> None:
+    is_ours, behind = heads["start"] == _PROGRAM, heads["behind"]
+    np.logical_and(is_ours, behind & _FIRST_5 == _DATA, out=marks.like_data[block])
+    np.logical_and(is_ours, behind & _FIRST_4 != _LOG, out=marks.used[block])
+    np.equal(heads["end_before"], _OUTERMOST, out=marks.behind_outermost[block])
+    np.equal(heads["start"], _CUT, out=marks.like_cut[block])
 
 
 def _last_before(starts: Ints, places: Ints) -> Ints:
@@ -161,16 +187,20 @@ def _last_before(starts: Ints, places: Ints) -> Ints:
     return np.searchsorted(starts, places, side="right") - 1
 
 
-def _cuts(lines: Lines, heads: Heads) -> tuple[Flags, Ints | None]:
-    """Return which transactions were cut, and the place of the first cut of each, if there is any at all."""
+def _cuts(lines: Lines, at: Ints) -> tuple[Flags, Ints | None]:
+    """
+    Return which transactions were cut, and the place of the first cut of each, if there is any at all.
+
+    Args:
+        at: lines that begin like a cut.
+    """
     count = len(lines.firsts) - 1
     truncated = np.zeros(count, np.bool_)
-    at = np.flatnonzero(heads["start"] == _CUT)
     if len(at):
         at = at[[lines.text(line) == TRUNCATED for line in at.tolist()]]
     if len(at) == 0:
         return truncated, None
-    cuts = np.full(count, len(heads))
+    cuts = np.full(count, len(lines.starts))
     rows = _last_before(lines.firsts, at)
     truncated[rows] = True
     # Of several values for one place the last stays: written backwards, the first.
@@ -178,17 +208,19 @@ def _cuts(lines: Lines, heads: Heads) -> tuple[Flags, Ints | None]:
     return truncated, cuts
 
 
-def _spans(lines: Lines, data: Ints, rows: Ints, uses: Flags, outermost: Ints) -> _Spans:
+def _spans(lines: Lines, marks: _Marks, data: Ints, rows: Ints) -> _Spans:
     """
     Return the spans that have data lines.
 
     Args:
         data: data lines; `rows` are their transactions.
-        uses: of each line whether it may open or close a call, or is a data line.
-        outermost: lines that seem to open calls at depth 1.
     """
     starts = lines.firsts[rows]
-    before = np.concatenate([[-1], outermost])[np.searchsorted(outermost, data, side="right")]
+    # The last line before each data line that seems to open a call at depth 1, -1 where there is none.
+    is_behind = marks.behind_outermost.copy()
+    is_behind[1:] &= marks.used[:-1] & ~marks.like_data[:-1]
+    outermost = np.concatenate([[-1], np.flatnonzero(is_behind) - 1])
+    before = outermost[np.cumsum(is_behind, dtype=np.int32)[data]]
     is_outermost = before >= starts
     starts = np.maximum(starts, before)
     first = np.flatnonzero(np.diff(starts, prepend=-1))
@@ -196,10 +228,10 @@ def _spans(lines: Lines, data: Ints, rows: Ints, uses: Flags, outermost: Ints) -
     sizes = data[np.append(first[1:], len(data)) - 1] + 1 - starts if len(data) else starts
     firsts = np.cumsum(sizes) - sizes
     at = np.arange(int(sizes.sum())) + np.repeat(starts - firsts, sizes)
-    used = uses[at]
-    at = at[np.flatnonzero(used)]
-    sizes = np.add.reduceat(used, firsts, dtype=np.int64) if len(data) else sizes
-    prints = np.zeros(len(uses), np.bool_)
+    kept = marks.used[at]
+    at = at[np.flatnonzero(kept)]
+    sizes = np.add.reduceat(kept, firsts, dtype=np.int64) if len(data) else sizes
+    prints = np.zeros(len(marks.used), np.bool_)
     prints[data] = True
     return _Spans(at, prints[at], np.cumsum(sizes) - sizes, is_outermost[first], rows[first])
 

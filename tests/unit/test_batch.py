@@ -300,6 +300,12 @@ def test_both_styles_and_two_programs_in_order() -> None:
     assert said(transactions, found) == expected(some)
 
 
+def test_calls_without_accounts_are_no_events() -> None:
+    """None of a whole batch names an account."""
+    some = [json.dumps(body(1, inner=[{"index": 0, "instructions": [call(accounts=[])]}])).encode()]
+    assert batch(some) == expected(some)
+
+
 def test_groups_out_of_order_are_put_in_order() -> None:
     """Of a body that somebody put together; self-calls come by their position."""
     groups = [{"index": 2, "instructions": [call()]}, {"index": 0, "instructions": [call(), call()]}]

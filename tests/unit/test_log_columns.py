@@ -194,6 +194,7 @@ def test_an_outermost_call_forgets_what_was_left_open() -> None:
     """Whatever came before it, and only if it is one."""
     unclosed = [f"Program {A} invoke [1]", f"Program {C} invoke [2]", f"Program {B} invoke [1]", data(b"b")]
     not_opened = [f"Program {A} invoke [1]", f"Program {B} is no invoke [1]", data(b"a")]
-    found = scan_log_columns([unclosed, not_opened], OURS)
-    assert said(found) == expected([unclosed, not_opened])
-    assert found.programs.tolist() == [1, 0]
+    printed = [f"Program {A} invoke [1]", "Program data:voke [1]", data(b"a"), data(b"b")]
+    found = scan_log_columns([unclosed, not_opened, printed], OURS)
+    assert said(found) == expected([unclosed, not_opened, printed])
+    assert found.programs.tolist() == [1, 0, 0, 0]
