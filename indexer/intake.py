@@ -7,17 +7,37 @@ format itself; an event inside it that cannot be read is a problem row, and ever
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from indexer.chain.events import Event, Problem, extract_events
 from indexer.chain.program import Program
 from indexer.chain.transaction import Transaction, parse_transaction
 from indexer.registry import Registry
 from indexer.store.coverage import Proof
-from indexer.store.writer import Batch, Commitment, TransactionRow
+from indexer.store.writer import UNSUPPORTED_VERSION, Batch, Commitment, TransactionRow
 
 Programs = Mapping[bytes, Program]
 """Programs by id. A `Registry` is one, and knows older versions too."""
+
+
+class Unread(NamedTuple):
+    """
+    A finalized transaction of which the node gives no body, as its version is above what we ask for.
+
+    Args:
+        err: the TransactionError as JSON has it, None where it succeeded.
+        block_time: unix seconds, None where the node does not know it.
+        mentions: the indexed programs that list it; it may name more.
+    """
+
+    signature: bytes
+    slot: int
+    err: Any
+    block_time: int | None
+    version: int
+    mentions: tuple[bytes, ...]
 
 
 class Read(NamedTuple):
@@ -85,6 +105,34 @@ def read_bodies(
             for address in _writable(transaction):
                 read.touched[address] = max(transaction.slot, read.touched.get(address, 0))
     return read
+
+
+def keep_unread(read: Read, unread: Iterable[Unread], blockhashes: Mapping[int, str]) -> None:
+    """Add what is known of transactions that cannot be read: a row each, not complete, and a problem a program."""
+    for known in unread:
+        err = None if known.err is None else msgspec.json.encode(known.err).decode()
+        read.transactions.append(
+            TransactionRow(
+                signature=known.signature,
+                slot=known.slot,
+                block_time=known.block_time,
+                err=err,
+                fee=None,
+                compute_units=None,
+                commitment="finalized",
+                complete=False,
+                mentions=known.mentions,
+                blockhash=blockhashes.get(known.slot),
+            )
+        )
+        detail = (
+            f"its version ({known.version}) cannot be read by this version of Capstan: a newer one asks for it again "
+            "when it starts, and capstan repair does"
+        )
+        read.problems.extend(
+            Problem(program_id, known.signature, UNSUPPORTED_VERSION, known.version, detail, known.slot)
+            for program_id in known.mentions
+        )
 
 
 def _row(

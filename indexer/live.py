@@ -177,7 +177,13 @@ class Live:
         for wanted, body in zip(batch, bodies, strict=True):
             if body is None:
                 self._later(wanted)
-        found = [body for body in bodies if body is not None]
+            elif isinstance(body, node.Unsupported):
+                log.warning(
+                    "left to the enumeration: its version cannot be read",
+                    signature=wanted.signature,
+                    version=body.version,
+                )
+        found = [body for body in bodies if isinstance(body, bytes)]
         read = read_bodies(found, self.programs, COMMITMENT, blockhashes=blockhashes)
         if not read.transactions:
             return

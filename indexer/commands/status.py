@@ -81,7 +81,7 @@ def lines_of(found: Status) -> list[str]:
             f"{row.to_slot:,}, listed: {listed}; jobs: {row.jobs_done:,} done, {row.jobs_open:,} open, "
             f"{row.jobs_held:,} held" + (f"; last error: {row.last_error}" if row.last_error else "")
         )
-    lines.append(f"transactions with cut or absent logs: {found.incomplete:,}")
+    lines.append(f"transactions that are not complete (logs cut or absent, or a newer version): {found.incomplete:,}")
     lines += [
         f"not readable: {row.total:,} {row.kind} of {row.program}, last in slot {row.newest_slot:,}"
         for row in found.problems

@@ -171,6 +171,7 @@ def _as_json(report: Report, *, repair: bool) -> dict[str, Any]:
         "transactions": report.checked,
         "differences": [_difference(difference) for difference in report.differences],
         "incomplete": [str(Signature(signature)) for signature in report.incomplete],
+        "unread": [str(Signature(signature)) for signature in report.unread],
         "lake": [
             {"table": c.table, "rows": c.rows, "doubled": c.doubled, "lacking": c.lacking, "surplus": c.surplus}
             for c in report.lake
@@ -204,7 +205,9 @@ def _print(report: Report, *, repair: bool) -> None:
                 f"{count.doubled:,} doubled\n"
             )
     sys.stdout.write(f"checked {report.checked:,} transactions: {len(report.differences):,} differences")
-    sys.stdout.write(f", {len(report.incomplete):,} with cut or absent logs\n")
+    sys.stdout.write(
+        f", {len(report.incomplete):,} with cut or absent logs, {len(report.unread):,} of a newer version\n"
+    )
     if repair:
         sys.stdout.write(
             f"repaired: {report.fetched:,} fetched, {report.removed:,} removed, "

@@ -7,6 +7,7 @@ transactions stay JSON bytes: `indexer.chain` reads them.
 
 import base64
 import binascii
+import re
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import pairwise
@@ -19,11 +20,12 @@ from indexer.errors import SettingsError
 from indexer.sources.rpc import Caller, RpcError
 
 METHOD_NOT_FOUND = -32601
+UNSUPPORTED_VERSION = -32015
 PAGE_SIZE_MAX = 1_000
 ACCOUNTS_PER_CALL_MAX = 100
 # Signatures in one getSignatureStatuses call; the node's own limit.
 STATUSES_PER_CALL_MAX = 256
-# v1 transactions are live, and a lower ceiling fails the whole call.
+# v1 transactions are live. Of what lies above, a node only says that it is there.
 TRANSACTION_VERSION_MAX = 1
 CLOCK_SYSVAR = "SysvarC1ock11111111111111111111111111111111"
 BPF_LOADERS = frozenset(
@@ -55,6 +57,7 @@ class SignatureStatus(msgspec.Struct, frozen=True, rename="camel"):
 
     slot: Slot
     confirmation_status: str | None = None
+    err: Any = None
 
 
 class BlockHeader(msgspec.Struct, frozen=True, rename="camel"):
@@ -71,6 +74,21 @@ class Block(msgspec.Struct, frozen=True, rename="camel"):
     parent_slot: Slot
     transactions: list[msgspec.Raw]
     block_time: int | None = None
+
+
+class ClosedBlock(msgspec.Struct, frozen=True, rename="camel"):
+    """A block that the node does not open, as one of its transactions is of a version above the ceiling."""
+
+    blockhash: str
+    parent_slot: Slot
+    signatures: list[str]
+    block_time: int | None = None
+
+
+class Unsupported(NamedTuple):
+    """A transaction that is there, of a version above the ceiling: nothing more is said of it."""
+
+    version: int
 
 
 class RawAccount(NamedTuple):
@@ -335,29 +353,59 @@ async def fetch_headers(rpc: Caller, slots: Sequence[int], *, commitment: str) -
     return headers
 
 
-async def fetch_blocks(rpc: Caller, slots: Sequence[int]) -> list[Block]:
+async def fetch_blocks(rpc: Caller, slots: Sequence[int]) -> list[Block | ClosedBlock]:
     """
-    Return the finalized block of each slot, all of its transactions in it.
+    Return the finalized block of each slot, all of its transactions in it, or at least their signatures.
 
     Raises:
         RetryableError: the node does not show one. That never means that there is none.
     """
+    answers = await _ask_blocks(rpc, slots, "full")
+    closed = [slot for slot, answer in answers.items() if isinstance(answer, RpcError)]
+    signed = await _ask_blocks(rpc, closed, "signatures") if closed else {}
+    blocks: list[Block | ClosedBlock] = []
+    for slot in slots:
+        answer = signed.get(slot, answers[slot])
+        if isinstance(answer, RpcError):
+            raise answer
+        if slot in signed:
+            blocks.append(read_reply(rpc, "a block's signatures", answer, ClosedBlock))
+        else:
+            blocks.append(read_reply(rpc, "a block", answer, Block))
+    return blocks
+
+
+async def _ask_blocks(rpc: Caller, slots: Sequence[int], details: str) -> dict[int, bytes | RpcError]:
+    """Return the answer for each slot; the only refusal among them is that of a version above the ceiling."""
     options = {
         "commitment": "finalized",
         "encoding": "json",
-        "transactionDetails": "full",
+        "transactionDetails": details,
         "rewards": False,
         "maxSupportedTransactionVersion": TRANSACTION_VERSION_MAX,
     }
-    blocks: list[Block] = []
     answers = await rpc.batch_raw([("getBlock", [slot, options]) for slot in slots])
     for slot, answer in zip(slots, answers, strict=True):
-        if isinstance(answer, RpcError) and answer.code not in BLOCK_UNKNOWN_CODES:
+        if isinstance(answer, RpcError) and answer.code == UNSUPPORTED_VERSION:
+            _unsupported(rpc, answer)
+        elif isinstance(answer, RpcError) and answer.code not in BLOCK_UNKNOWN_CODES:
             raise answer
-        if isinstance(answer, RpcError) or answer == b"null":
+        elif isinstance(answer, RpcError) or answer == b"null":
             raise rpc.distrust(f"{rpc.shown_url} does not have the block of slot {slot}, and its children name it")
-        blocks.append(read_reply(rpc, "a block", answer, Block))
-    return blocks
+    return dict(zip(slots, answers, strict=True))
+
+
+async def fetch_block_times(rpc: Caller, slots: Sequence[int]) -> dict[int, int]:
+    """Return unix seconds of each slot's block; those that the node does not know are left out."""
+    answers = await rpc.batch_raw([("getBlockTime", [slot]) for slot in slots], answering=BLOCK_UNKNOWN_CODES)
+    times: dict[int, int] = {}
+    for slot, answer in zip(slots, answers, strict=True):
+        if isinstance(answer, RpcError):
+            if answer.code not in BLOCK_UNKNOWN_CODES and answer.code != METHOD_NOT_FOUND:
+                raise answer
+        elif answer != b"null":
+            times[slot] = read_reply(rpc, "a block's time", answer, int)
+    return times
 
 
 async def fetch_block_slots(rpc: Caller, from_slot: int, to_slot: int) -> list[int]:
@@ -373,12 +421,14 @@ async def fetch_next_block_slot(rpc: Caller, slot: int) -> int | None:
     return found[0] if found else None
 
 
-async def fetch_transactions(rpc: Caller, signatures: Sequence[str], *, commitment: str) -> list[bytes | None]:
+async def fetch_transactions(
+    rpc: Caller, signatures: Sequence[str], *, commitment: str
+) -> list[bytes | Unsupported | None]:
     """
     Return the body (JSON bytes, `json` encoding) of each transaction, None where the node does not have it (yet).
 
     Raises:
-        RpcError: the node refused one, whatever the reason: that is never "no transaction".
+        RpcError: the node refused one for another reason than its version: that is never "no transaction".
     """
     options = {
         "encoding": "json",
@@ -386,12 +436,31 @@ async def fetch_transactions(rpc: Caller, signatures: Sequence[str], *, commitme
         "maxSupportedTransactionVersion": TRANSACTION_VERSION_MAX,
     }
     answers = await rpc.batch_raw([("getTransaction", [signature, options]) for signature in signatures])
-    bodies: list[bytes | None] = []
+    bodies: list[bytes | Unsupported | None] = []
     for answer in answers:
         if isinstance(answer, RpcError):
-            raise answer
-        bodies.append(None if answer == b"null" else answer)
+            if answer.code != UNSUPPORTED_VERSION:
+                raise answer
+            bodies.append(_unsupported(rpc, answer))
+        else:
+            bodies.append(None if answer == b"null" else answer)
     return bodies
+
+
+def _unsupported(rpc: Caller, refusal: RpcError) -> Unsupported:
+    """
+    Return what a refusal for its version says; where it names none, the first that we do not ask for.
+
+    Raises:
+        RetryableError: it names one that we do ask for, so the node does not do as it is told.
+    """
+    named = re.search(r"version \((\d{1,5})\)", refusal.message)
+    version = int(named[1]) if named else TRANSACTION_VERSION_MAX + 1
+    if version <= TRANSACTION_VERSION_MAX:
+        raise rpc.distrust(
+            f"{rpc.shown_url} refuses version {version} of a transaction, which it was asked for: name another endpoint"
+        )
+    return Unsupported(version)
 
 
 async def fetch_program_accounts(rpc: Caller, program_id: bytes, *, commitment: str) -> tuple[int, list[RawAccount]]:

@@ -70,7 +70,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Status:
-    """Everything of one moment. `incomplete` counts transactions whose logs were cut or absent."""
+    """Everything of one moment. `incomplete` counts transactions whose logs were cut or absent, or that are unread."""
 
     programs: Sequence[ProgramStatus]
     gaps: Sequence[Gap]

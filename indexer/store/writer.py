@@ -28,6 +28,9 @@ from indexer.store.typed import ESCAPE, ProgramTables, TypedTable, escape_text
 
 Commitment: TypeAlias = Literal["confirmed", "finalized"]
 
+# The kind of problem whose ordinal is the version of a transaction that no node showed us; its row has no fee.
+UNSUPPORTED_VERSION = "unsupported_version"
+
 QUERIES = load_queries("indexer")
 REGISTRY = load_queries("registry")
 
@@ -79,6 +82,7 @@ class TransactionRow:
         signature: 64 bytes.
         block_time: unix seconds, None where the node does not know it.
         err: the RPC's TransactionError as JSON text, None where the transaction succeeded.
+        fee: lamports; None where the transaction was not read, as its version is above what we can read.
         complete: whether its logs were all there, so that no event can be missing.
         mentions: ids of the indexed programs among its accounts.
         blockhash: of the block that its slot held just before it was read, base58; None where that is not known.
@@ -88,7 +92,7 @@ class TransactionRow:
     slot: int
     block_time: int | None
     err: str | None
-    fee: int
+    fee: int | None
     compute_units: int | None
     commitment: Commitment
     complete: bool
@@ -467,8 +471,9 @@ async def _upsert_transactions(
     connection: AsyncConnection, rows: Collection[TransactionRow], late: Collection[bytes]
 ) -> int:
     completed = [row.signature for row in rows if row.complete]
-    # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
-    await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
+    # What had been noted about absent logs, or a body that could not be read, is over. New problems come after this.
+    over = {"signatures": completed, "read": [row.signature for row in rows if row.fee is not None]}
+    await connection.execute(QUERIES["delete_problems_of_completed"], over)
     await delete_bodies(connection, "delete_raw_of_completed", completed)
     if late:
         # Before the upsert: only what differs from the stored row is news to the lake.
@@ -477,6 +482,7 @@ async def _upsert_transactions(
             {
                 "signatures": [row.signature for row in rows if row.signature in late],
                 "completes": [row.complete for row in rows if row.signature in late],
+                "reads": [row.fee is not None for row in rows if row.signature in late],
                 "slots": [row.slot for row in rows if row.signature in late],
             },
         )
@@ -586,19 +592,40 @@ async def select_known(connection: AsyncConnection, finalized: Mapping[bytes, in
 
 
 class StoredRow(NamedTuple):
-    """What is stored of a transaction. `err` as JSON text."""
+    """What is stored of a transaction. `err` as JSON text; `is_read` is False where its version was above ours."""
 
     slot: int
     commitment: Commitment
     blockhash: str | None
     complete: bool
     err: str | None
+    is_read: bool
 
 
 async def select_stored(connection: AsyncConnection, signatures: Collection[bytes]) -> dict[bytes, StoredRow]:
     """Return what is stored of these transactions, in whatever slot."""
     cursor = await connection.execute(QUERIES["select_stored_rows"], {"signatures": list(signatures)})
     return {bytes(signature): StoredRow(*row) for signature, *row in await cursor.fetchall()}
+
+
+async def select_unread(
+    connection: AsyncConnection, program_ids: Collection[bytes], *, version_max: int, after: bytes, limit: int
+) -> dict[bytes, int]:
+    """
+    Return signature -> slot of transactions that were not read, as their version was above ours then.
+
+    Args:
+        version_max: only up to this version.
+        after: the last signature of the page before, b"" for the first one.
+    """
+    parameters = {
+        "program_ids": list(program_ids),
+        "version_max": version_max,
+        "after": after,
+        "limit": limit,
+    }
+    cursor = await connection.execute(QUERIES["select_unread"], parameters)
+    return {bytes(signature): int(slot) for signature, slot in await cursor.fetchall()}
 
 
 async def select_unfinalized(
