@@ -15,7 +15,7 @@ from solders.signature import Signature
 
 from indexer import metrics
 from indexer.crawl import bodies_of, crawl, list_closed
-from indexer.intake import Programs, Read, Unread, keep_unread, read_bodies
+from indexer.intake import Programs, Read, Unread, keep_unread, read_answers, read_bodies
 from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.coverage import Proof, Range, select_cursor
@@ -137,7 +137,7 @@ class Settler:
                 closed[slot] = block
                 continue
             bodies = bodies_of(slot, block, program_ids)
-            read = read_bodies(bodies, self.programs, "finalized", blockhashes={slot: block.blockhash})
+            read = read_answers(rpc, bodies, self.programs, "finalized", blockhashes={slot: block.blockhash})
             wanted = {row.signature for row in read.transactions if program_ids.intersection(row.mentions)}
             listed |= dict.fromkeys(wanted, slot)
             async with session(self.pool) as connection:
@@ -203,7 +203,8 @@ class Settler:
         if None in answers:
             absent = texts[answers.index(None)]
             raise rpc.distrust(f"{rpc.shown_url} lists {absent} as finalized and does not have it")
-        read = await _read_in_slices([a for a in answers if isinstance(a, bytes)], self.programs, blockhashes)
+        found = [answer for answer in answers if isinstance(answer, bytes)]
+        read = await _read_in_slices(rpc, found, self.programs, blockhashes)
         for row in read.transactions:
             if wanted.get(row.signature) != row.slot:
                 raise rpc.distrust(
@@ -289,12 +290,15 @@ def _final_in(stored: Mapping[bytes, StoredRow], slots: Mapping[bytes, int]) -> 
     }
 
 
-async def _read_in_slices(bodies: Sequence[bytes], programs: Programs, blockhashes: Mapping[int, str]) -> Read:
+async def _read_in_slices(
+    rpc: Caller, bodies: Sequence[bytes], programs: Programs, blockhashes: Mapping[int, str]
+) -> Read:
     """Read finalized bodies, and let others of this process run in between: a live feed waits for milliseconds."""
     # Of the registry as it is now: where that changes in between, the writer refuses the whole.
     read = read_bodies([], programs, "finalized")
     for start in range(0, len(bodies), SLICE_SIZE):
-        part = read_bodies(bodies[start : start + SLICE_SIZE], programs, "finalized", blockhashes=blockhashes)
+        some = bodies[start : start + SLICE_SIZE]
+        part = read_answers(rpc, some, programs, "finalized", blockhashes=blockhashes)
         _keep(read, part, {row.signature for row in part.transactions})
         await asyncio.sleep(0)
     return read

@@ -14,9 +14,16 @@ import msgspec
 from indexer.chain.events import Event, Problem, extract_events
 from indexer.chain.program import Program
 from indexer.chain.transaction import Transaction, parse_transaction
+from indexer.errors import DataError
 from indexer.registry import Registry
+from indexer.sources.rpc import Caller
 from indexer.store.coverage import Proof
 from indexer.store.writer import UNSUPPORTED_VERSION, Batch, Commitment, TransactionRow
+
+SLOT_MAX = 2**63 - 1
+U64_MAX = 2**64 - 1
+# The end of the year 9999.
+UNIX_TIME_MAX = 253_402_300_799
 
 Programs = Mapping[bytes, Program]
 """Programs by id. A `Registry` is one, and knows older versions too."""
@@ -95,6 +102,7 @@ def read_bodies(
     read = Read([], [], [], {}, {}, registry.generation if registry else None)
     for body in bodies:
         transaction = parse_transaction(body)
+        _check_ranges(transaction)
         read.raw[transaction.signature] = body
         extraction = extract_events(transaction, registry.at(transaction.slot) if registry else programs)
         blockhash = blockhashes.get(transaction.slot)
@@ -105,6 +113,26 @@ def read_bodies(
             for address in _writable(transaction):
                 read.touched[address] = max(transaction.slot, read.touched.get(address, 0))
     return read
+
+
+def read_answers(
+    rpc: Caller,
+    bodies: Iterable[bytes],
+    programs: Programs,
+    commitment: Commitment,
+    *,
+    blockhashes: Mapping[int, str] = MappingProxyType({}),
+) -> Read:
+    """
+    Read bodies as `read_bodies`, that a node has just sent.
+
+    Raises:
+        RetryableError: one is not what getTransaction answers; another node may send what it is.
+    """
+    try:
+        return read_bodies(bodies, programs, commitment, blockhashes=blockhashes)
+    except DataError as error:
+        raise rpc.distrust(f"{rpc.shown_url} sent what is {error}") from error
 
 
 def keep_unread(read: Read, unread: Iterable[Unread], blockhashes: Mapping[int, str]) -> None:
@@ -132,6 +160,20 @@ def keep_unread(read: Read, unread: Iterable[Unread], blockhashes: Mapping[int, 
         read.problems.extend(
             Problem(program_id, known.signature, UNSUPPORTED_VERSION, known.version, detail, known.slot)
             for program_id in known.mentions
+        )
+
+
+def _check_ranges(transaction: Transaction) -> None:
+    time, units = transaction.block_time or 0, transaction.compute_units or 0
+    if not (
+        0 <= transaction.slot <= SLOT_MAX
+        and 0 <= time <= UNIX_TIME_MAX
+        and 0 <= transaction.fee <= U64_MAX
+        and 0 <= units <= SLOT_MAX
+    ):
+        raise DataError(
+            f"not a transaction: slot {transaction.slot}, time {time}, fee {transaction.fee} and compute units {units} "
+            "cannot be"
         )
 
 

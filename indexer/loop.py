@@ -278,10 +278,11 @@ class Indexer:
         while True:
             await self.live.connected.wait()
             count = await self.accounts.snapshot()
-            finalized = await node.fetch_slot(self.rpc, "finalized")
+            rpc = self.rpc.pinned()
+            finalized = await node.fetch_slot(rpc, "finalized")
             for program_id in self.programs:
                 recent = await node.fetch_signatures(
-                    self.rpc, program_id, commitment="confirmed", after_slot=finalized, up_to_slot=2**63 - 1
+                    rpc, program_id, commitment="confirmed", after_slot=finalized, up_to_slot=2**63 - 1
                 )
                 await self.live.want({info.signature: info.slot for info in recent})
             log.info("following", accounts=count, finalized_slot=finalized)

@@ -11,7 +11,7 @@ import structlog
 from solders.signature import Signature
 
 from indexer.coverage import Prepared, Settler
-from indexer.intake import Programs, read_bodies
+from indexer.intake import Programs, read_answers
 from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.database import Pool, session
@@ -45,7 +45,7 @@ async def read_again(rpc: Caller, pool: Pool, programs: Programs, tables: Mappin
         texts = [str(Signature(signature)) for signature in unread]
         answers = await node.fetch_transactions(rpc, texts, commitment="finalized")
         bodies = [answer for answer in answers if isinstance(answer, bytes)]
-        read = read_bodies(bodies, programs, "finalized")
+        read = read_answers(rpc, bodies, programs, "finalized")
         for row in read.transactions:
             if unread.get(row.signature) != row.slot:
                 raise rpc.distrust(

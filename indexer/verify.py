@@ -15,7 +15,7 @@ from solders.signature import Signature
 
 from indexer.coverage import Prepared, Settler
 from indexer.crawl import bodies_of, crawl, list_closed
-from indexer.intake import Programs, read_bodies
+from indexer.intake import Programs, read_answers
 from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.coverage import Means, Proof, Range, select_cursor
@@ -159,7 +159,8 @@ class Verifier:
             if isinstance(block, node.ClosedBlock):
                 closed[slot] = block
                 continue
-            for row in read_bodies(bodies_of(slot, block, [program_id]), self.programs, "finalized").transactions:
+            bodies = bodies_of(slot, block, [program_id])
+            for row in read_answers(rpc, bodies, self.programs, "finalized").transactions:
                 if program_id in row.mentions:
                     on_chain[row.signature] = (slot, None if row.err is None else json.loads(row.err))
         if closed:

@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 from indexer.errors import RetryableError, SettingsError
 from indexer.sources import node
 from indexer.sources.rpc import Rpc, RpcError
+from tests.fixtures.scripted_node import signature_of
 
 ADDRESS = bytes(range(32))
 
@@ -60,7 +61,7 @@ def client(answer: Any) -> Rpc:
 
 
 def ledger(n: int, per_slot: int) -> list[tuple[int, str]]:
-    return [(100 + i // per_slot, f"sig{i}") for i in range(n)]
+    return [(100 + i // per_slot, signature_of(i)) for i in range(n)]
 
 
 @pytest.mark.parametrize("per_slot", [1, 3, 7, 400])
