@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from solders.pubkey import Pubkey
 
-from indexer.commands.connection import DatabaseUrl, DataDir
+from indexer.commands.options import DatabaseUrl, DataDir
 from indexer.console import reported
 from indexer.settings import IndexerSettings
 from indexer.store.database import open_database
