@@ -35,7 +35,7 @@ from indexer.unread import read_again
 
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
-# Counting what is not complete, or could not be read, looks at whole tables.
+# Counting what could not be read looks at all of it.
 MEASURE_INTERVAL_S = 30.0
 PRUNE_INTERVAL_S = 60.0
 REPAIR_INTERVAL_S = 0.2

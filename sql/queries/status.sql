@@ -55,9 +55,12 @@ from capstan.backfills b where b.done_at is null order by 1;
 select count(*) from capstan.transactions where not complete;
 
 -- name: select_problems
-select coalesce(p.name, encode(q.program_id, 'hex')), q.kind, count(*), max(q.slot)
-from capstan.problems q left join capstan.programs p using (program_id)
-group by 1, 2 order by 1, 2;
+-- Counted before they are named: there may be many.
+select coalesce(p.name, encode(q.program_id, 'hex')), q.kind, q.total, q.newest
+from (select program_id, kind, count(*) as total, max(slot) as newest
+      from capstan.problems group by program_id, kind) q
+left join capstan.programs p using (program_id)
+order by 1, 2;
 
 -- name: select_parts
 select name, tip_slot, extract(epoch from clock_timestamp() - beat_at)::float8, last_error,

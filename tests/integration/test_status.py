@@ -15,7 +15,7 @@ from indexer.store.coverage import Range
 from indexer.store.database import Database, connect
 from indexer.store.jobs import open_backfill
 from indexer.store.registry import ensure_tables
-from indexer.store.status import read_status
+from indexer.store.status import QUERIES, read_status
 from tests.fixtures.chain import LocalnetThread, build_chain
 from tests.fixtures.scripted_node import PROGRAM
 
@@ -110,6 +110,21 @@ async def test_the_lag_in_seconds_is_by_the_chains_own_times(
     assert (program["lag_slots"], program["lag_s"]) == (100, seconds)
     assert program["lag_s_estimated"] is ("about" in said)
     assert said in lines_of(found)[0]
+
+
+def test_counting_what_is_incomplete_looks_at_nothing_else(database: Database) -> None:
+    """It is counted every half minute, beside everything that the indexer has to do: in an index of those few alone."""
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute(
+            "insert into capstan.transactions (signature, slot, fee, commitment, complete) "
+            "select decode(lpad(to_hex(i), 128, '0'), 'hex'), i, 1, 'finalized', i % 1000 <> 0 "
+            "from generate_series(1, 20000) i"
+        )
+        connection.execute("analyze capstan.transactions")
+        assert connection.execute(QUERIES["select_incomplete"]).fetchall() == [(20,)]
+        plan = connection.execute("explain " + QUERIES["select_incomplete"]).fetchall()
+    assert "transactions_incomplete" in str(plan)
+    assert "Seq Scan" not in str(plan)
 
 
 def test_a_database_that_nobody_indexed_is_told(empty_database: Database) -> None:
