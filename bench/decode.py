@@ -1,7 +1,7 @@
 """
 How fast events and accounts are decoded: by Capstan, by its peers, and by a loop that one would write oneself.
 
-    python bench/decode.py [--quick] [--json FILE]
+    python bench/decode.py [--quick] [--with-gc] [--json FILE]
 
 All read the same made transactions and accounts in one run, in turns, so that a slow moment of the machine is
 everybody's. What each finds is compared with what was made before any time is shown: a difference that a peer is not
@@ -18,9 +18,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import typer
@@ -43,7 +44,7 @@ Figures = dict[str, dict[str, dict[str, Any]]]
 
 
 class Scale(NamedTuple):
-    """How much is measured; anchorpy's account coder is given fewer accounts, and its rate is compared."""
+    """How much is measured; the peers' account coders are given fewer accounts, and their rate is compared."""
 
     transactions: int
     accounts: int
@@ -60,6 +61,9 @@ MISSED: dict[Way, str] = {
 }
 
 
+Run: TypeAlias = Callable[[], tuple[Took, Any]]
+
+
 class Subject(NamedTuple):
     """
     One row.
@@ -74,7 +78,7 @@ class Subject(NamedTuple):
     group: str
     name: str
     given: int
-    run: Callable[[], tuple[Took, Any]]
+    run: Run
     check: Callable[[Any], int]
     baseline: bool = False
     ratio_min: float | None = None
@@ -88,9 +92,13 @@ class Measured(NamedTuple):
     took: list[Took]
 
 
-def measure(subjects: Sequence[Subject], runs: int, console: Console) -> list[Measured]:
+def measure(subjects: Sequence[Subject], runs: int, console: Console, *, with_gc: bool) -> list[Measured]:
     """
     Let all run in turns; the first result of each is checked.
+
+    Args:
+        with_gc: leave Python's collector of cycles on. Otherwise it is off while anybody is timed, as `timeit` has it:
+            how often it goes through all objects depends on what else is kept, which is all results here.
 
     Raises:
         DifferenceError: a result is not what was made.
@@ -100,7 +108,12 @@ def measure(subjects: Sequence[Subject], runs: int, console: Console) -> list[Me
     turns = [(run, number) for run in range(runs) for number in range(len(subjects))]
     for run, number in track(turns, "measuring", console=console, disable=not console.is_terminal):
         gc.collect()
-        took, result = subjects[number].run()
+        if not with_gc:
+            gc.disable()
+        try:
+            took, result = subjects[number].run()
+        finally:
+            gc.enable()
         times[number].append(took)
         if run == 0:
             found[number] = subjects[number].check(result)
@@ -109,11 +122,12 @@ def measure(subjects: Sequence[Subject], runs: int, console: Console) -> list[Me
 
 
 class Events(NamedTuple):
-    """The readers of transactions by group, why some are not there, and what the peers are."""
+    """The readers of transactions by group, why some are not there, what the peers are, and the process of one."""
 
     readers: list[tuple[str, Reader]]
     absent: dict[str, str]
     versions: dict[str, str]
+    node: peer_node.Node | None
 
 
 def event_readers(made: Sequence[Made], folder: Path, stack: ExitStack) -> Events:
@@ -124,6 +138,7 @@ def event_readers(made: Sequence[Made], folder: Path, stack: ExitStack) -> Event
     transactions = [parse_transaction(one.body) for one in made]
     rows = [peer_anchorpy.readers(peer_anchorpy.Anchorpy(), logs, path)]
     absent, versions = {}, {name: version(name) for name in ("anchorpy", "construct", "pyarrow", "msgspec", "pybase64")}
+    node = None
     try:
         node = stack.enter_context(peer_node.Node(install_packages(), path, folder / "found"))
         versions |= {"node": node.versions["node"], "@coral-xyz/anchor": node.versions["version"]}
@@ -134,9 +149,9 @@ def event_readers(made: Sequence[Made], folder: Path, stack: ExitStack) -> Event
     readers = [pair for in_lines, in_bodies in rows for pair in ((LINES, in_lines), (BODIES, in_bodies))]
     of_lines, of_transactions, of_bodies = ours_loop.readers(logs, transactions, path)
     readers += [(LINES, of_lines), (LINES, of_transactions), (BODIES, of_bodies)]
-    groups = (LINES, LINES, BODIES)
+    groups = (LINES, LINES, BODIES, BODIES)
     readers += list(zip(groups, ours_batch.readers(logs, path), strict=True))
-    return Events(readers, absent, versions)
+    return Events(readers, absent, versions, node)
 
 
 def event_subjects(readers: Sequence[tuple[str, Reader]], made: Sequence[Made]) -> list[Subject]:
@@ -151,13 +166,14 @@ def event_subjects(readers: Sequence[tuple[str, Reader]], made: Sequence[Made]) 
     return [subject(*pair) for pair in readers]
 
 
-def account_subjects(scale: Scale) -> list[Subject]:
+def account_subjects(scale: Scale, node: peer_node.Node | None) -> list[Subject]:
     """Return the rows about accounts, with the accounts made."""
     datas = [made.data for made in make_positions(scale.accounts)]
     arrow = pa.array(datas, pa.binary())
     few = datas[: scale.peer_accounts]
     peer = peer_anchorpy.Anchorpy()
-    names = [field.name for field in ours_loop.ENGINE.accounts["Position"].fields]
+    fields = ours_loop.ENGINE.accounts["Position"].fields
+    names = [field.name for field in fields]
 
     def from_peer(decoded: list[Any]) -> Iterator[list[Any]]:
         return ([peer_anchorpy.plain(getattr(one, name)) for name in names] for one in decoded)
@@ -165,30 +181,29 @@ def account_subjects(scale: Scale) -> list[Subject]:
     def from_loop(decoded: list[Any]) -> Iterator[list[Any]]:
         return ([one.values[name] for name in names] for one in decoded)
 
-    def subject(
-        name: str, given: list[bytes], read: Callable[[], Any], rows: Callable[[Any], Any], **more: Any
-    ) -> Subject:
+    def subject(name: str, given: list[bytes], run: Run, rows: Callable[[Any], Any], **more: Any) -> Subject:
         def check(result: Any) -> int:
             return check_positions(name, len(given), rows(result))
 
-        return Subject(ACCOUNTS, name, len(given), timed(read), check, **more)
+        return Subject(ACCOUNTS, name, len(given), run, check, **more)
 
     decode, batch = ours_loop.ENGINE.decode_account, ours_loop.ENGINE.decode_accounts
-    return [
+    some = f"{len(few):,} of them"
+    subjects = [
         subject(
-            f"anchorpy account coder, {len(few):,} of them",
-            few,
-            lambda: peer.read_accounts(few),
-            from_peer,
-            baseline=True,
+            f"anchorpy account coder, {some}", few, timed(lambda: peer.read_accounts(few)), from_peer, baseline=True
         ),
-        subject("hand-written loop", datas, lambda: handwritten.read_positions(datas), lambda rows: rows),
-        subject("Capstan, a loop: decode_account", datas, lambda: [decode(data) for data in datas], from_loop),
-        subject(
-            "Capstan, a batch: decode_accounts, from a list", datas, lambda: batch(datas), ours_batch.position_rows
-        ),
-        subject("Capstan, a batch: decode_accounts, from Arrow", datas, lambda: batch(arrow), ours_batch.position_rows),
+        subject("hand-written loop", datas, timed(lambda: handwritten.read_positions(datas)), lambda rows: rows),
+        subject("Capstan, a loop: decode_account", datas, timed(lambda: [decode(data) for data in datas]), from_loop),
     ]
+    for source, given in (("a list", datas), ("Arrow", arrow)):
+        name = f"Capstan, a batch: decode_accounts, from {source}"
+        subjects.append(subject(name, datas, timed(partial(batch, given)), ours_batch.position_rows))
+    if node is not None:
+        node.load(ours_loop.ENGINE.name, "Position", few)
+        name = f"@coral-xyz/anchor BorshAccountsCoder, {some}"
+        subjects.insert(1, subject(name, few, partial(node.run, "accounts"), lambda _: node.found_accounts(fields)))
+    return subjects
 
 
 def facts(made: Sequence[Made], readers: Sequence[tuple[str, Reader]]) -> list[str]:
@@ -274,6 +289,9 @@ def machine(events: Events) -> dict[str, str]:
 
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer transactions and runs; within a minute.")] = False,
+    with_gc: Annotated[
+        bool, typer.Option("--with-gc", help="Leave Python's collector of cycles on while anybody is timed.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")] = None,
     transactions: Annotated[int | None, typer.Option("--transactions", min=1, hidden=True)] = None,
 ) -> None:
@@ -285,18 +303,18 @@ def main(
     with tempfile.TemporaryDirectory(prefix="capstan-bench-") as folder, ExitStack() as stack:
         made = list(make_transactions(scale.transactions))
         events = event_readers(made, Path(folder), stack)
-        subjects = [*event_subjects(events.readers, made), *account_subjects(scale)]
+        subjects = [*event_subjects(events.readers, made), *account_subjects(scale, events.node)]
         on = machine(events)
         # What was made is not the readers' to look through whenever they make the collector run.
         gc.collect()
         gc.freeze()
         try:
-            figures = figures_of(measure(subjects, scale.runs, progress))
+            figures = figures_of(measure(subjects, scale.runs, progress, with_gc=with_gc))
         except DifferenceError as difference:
             console.print(f"Not equal, so nothing is compared: {difference}", highlight=False)
             raise typer.Exit(1) from None
     failed = sum(one.failed for one in made)
-    title = f"{scale.runs} run{'s' if scale.runs > 1 else ''}"
+    title = f"{scale.runs} run{'s' if scale.runs > 1 else ''}, collector {'on' if with_gc else 'off'}"
     console.print(
         f"{len(made):,} transactions, {failed:,} of them failed; {scale.accounts:,} accounts", highlight=False
     )
@@ -309,7 +327,14 @@ def main(
         console.print(f"Smaller than the full run: {sizes[0]}, instead of {sizes[1]}.", highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in on.items()), highlight=False)
     if json_file is not None:
-        facts_json = {"quick": quick, "scale": scale._asdict(), "figures": figures, "differences": told, "on": on}
+        facts_json = {
+            "quick": quick,
+            "with_gc": with_gc,
+            "scale": scale._asdict(),
+            "figures": figures,
+            "differences": told,
+            "on": on,
+        }
         json_file.write_text(json.dumps(facts_json, indent=2) + "\n")
 
 

@@ -1,16 +1,18 @@
-// @coral-xyz/anchor's EventParser over bodies in a file, timed here so that no other process's work is counted.
+// @coral-xyz/anchor's EventParser over bodies in a file, and its BorshAccountsCoder over accounts, timed here so that
+// no other process's work is counted.
 //
 //     node anchor.mjs PACKAGES BODIES IDL...
 //
 // Reads commands from standard input, answers each with a line of JSON: "logs" parses lines that are in memory,
-// "bodies" reads the file, parses its JSON and then the lines, "found FILE" writes what the last one found.
+// "bodies" reads the file, parses its JSON and then the lines, "accounts" decodes those that "load IDL ACCOUNT BYTES
+// FILE" has put into memory, each of so many bytes, "found FILE" writes what the last of them found.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
 const [packages, bodies, ...files] = process.argv.slice(2);
-const { BorshCoder, EventParser, web3, BN } = createRequire(`${packages}/package.json`)("@coral-xyz/anchor");
+const { BorshAccountsCoder, BorshCoder, EventParser, web3, BN } = createRequire(`${packages}/package.json`)("@coral-xyz/anchor");
 const { version } = createRequire(`${packages}/package.json`)("@coral-xyz/anchor/package.json");
 
 const programs = files.map((file) => {
@@ -26,12 +28,13 @@ for (const [place, body] of parsedBodies()) {
 }
 
 let found = [];
-const commands = { logs: readLogs, bodies: readBodies };
+let accounts = { datas: [] };
+const commands = { logs: readLogs, bodies: readBodies, accounts: readAccounts };
 console.log(JSON.stringify({ version, node: process.version }));
 for await (const line of createInterface({ input: process.stdin })) {
-  const [command, file] = line.split(" ");
-  if (command === "found") {
-    writeFileSync(file, found.map(canonical).join(""));
+  const [command, ...words] = line.split(" ");
+  if (command === "load" || command === "found") {
+    (command === "load" ? load : writeFound)(...words);
     console.log("{}");
     continue;
   }
@@ -64,6 +67,22 @@ function readBodies() {
   }
 }
 
+function load(idl, name, size, file) {
+  const coder = new BorshAccountsCoder(JSON.parse(readFileSync(idl, "utf8")));
+  const bytes = readFileSync(file);
+  const datas = Array.from({ length: bytes.length / size }, (_, n) => bytes.subarray(n * size, (n + 1) * size));
+  accounts = { coder, name, datas };
+}
+
+function readAccounts() {
+  const { coder, name, datas } = accounts;
+  found = datas.map((data) => coder.decode(name, data));
+}
+
+function writeFound(file) {
+  writeFileSync(file, found.map(Array.isArray(found[0]) ? canonical : fields).join(""));
+}
+
 /** One body at a time: all of them in one string are more than a string can be. */
 function* parsedBodies() {
   const bytes = readFileSync(bodies);
@@ -74,6 +93,10 @@ function* parsedBodies() {
 
 function canonical([place, program, { name, data }]) {
   return `${JSON.stringify([place, program, [name, ...Object.values(data).map(text)].join("|")])}\n`;
+}
+
+function fields(account) {
+  return `${JSON.stringify(Object.values(account).map(text))}\n`;
 }
 
 function text(value) {

@@ -1,6 +1,8 @@
 """Capstan, a batch at a time: columns instead of objects."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +21,8 @@ from indexer.chain.columns import Columns, Group
 from indexer.chain.log_columns import scan_log_columns
 
 BY_ID = {program.program_id: program for program in PROGRAMS.values()}
+# Much of reading bodies is done without Python's lock.
+THREADS = 2
 LogLists: TypeAlias = "pa.Array[Any] | Sequence[Sequence[str]]"
 
 
@@ -55,16 +59,19 @@ def read_logs(logs: LogLists) -> list[Batch]:
     return batches
 
 
-def read_file(path: Path) -> list[Extracted]:
-    """Parse the bodies of a file, a batch of lines after the other, and extract from each batch."""
-    extracted: list[Extracted] = []
-    first_line = 0
-    for bodies in body_batches(path.read_bytes()):
-        transactions = read_bodies(bodies, list(BY_ID), first_line=first_line)
-        assert not transactions.errors, "the made bodies are whole"
-        extracted.append(Extracted(first_line, extract_batch(transactions, BY_ID)))
-        first_line += len(transactions)
-    return extracted
+def read_file(path: Path, threads: int) -> list[Extracted]:
+    """Parse the bodies of a file, a batch of lines after the other or some at once, and extract from each batch."""
+    batches = body_batches(path.read_bytes())
+    with ThreadPoolExecutor(threads) as pool:
+        read = list(pool.map(_read_batch, batches) if threads > 1 else map(_read_batch, batches))
+    first_lines = accumulate((len(events.complete) for events in read), initial=0)
+    return [Extracted(*one) for one in zip(first_lines, read, strict=False)]
+
+
+def _read_batch(bodies: memoryview) -> ExtractedEvents:
+    transactions = read_bodies(bodies, list(BY_ID))
+    assert not transactions.errors, "the made bodies are whole"
+    return extract_batch(transactions, BY_ID)
 
 
 def found_in(batches: Sequence[Batch], places: Sequence[int]) -> Iterator[Found]:
@@ -144,12 +151,13 @@ def position_rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
     return rows_of(group.values)
 
 
-def readers(logs: Sequence[Logs], path: Path) -> tuple[Reader, Reader, Reader]:
-    """Return it as reader of Python lists of lines, of an Arrow column of them, and of bodies."""
+def readers(logs: Sequence[Logs], path: Path) -> tuple[Reader, Reader, Reader, Reader]:
+    """Return it as reader of Python lists of lines, of an Arrow column of them, of bodies, and of bodies by threads."""
     lists = [one.lines for one in logs]
     column = pa.array(lists, pa.list_(pa.string()))
     places = [one.place for one in logs]
     name = "Capstan, a batch: scan_log_columns, decode_events, from"
+    bodies = "Capstan, a batch: read_bodies, extract_batch"
 
     def found(batches: list[Batch]) -> Iterator[Found]:
         return found_in(batches, places)
@@ -157,11 +165,8 @@ def readers(logs: Sequence[Logs], path: Path) -> tuple[Reader, Reader, Reader]:
     return (
         Reader(f"{name} lists", LOGGED, timed(lambda: read_logs(lists)), found, target=30),
         Reader(f"{name} Arrow", LOGGED, timed(lambda: read_logs(column)), found, target=70),
+        Reader(bodies, ALL, timed(lambda: read_file(path, 1)), found_extracted),
         Reader(
-            "Capstan, a batch: read_bodies, extract_batch",
-            ALL,
-            timed(lambda: read_file(path)),
-            found_extracted,
-            target=15,
+            f"{bodies}, {THREADS} threads", ALL, timed(lambda: read_file(path, THREADS)), found_extracted, target=15
         ),
     )

@@ -6,24 +6,28 @@ words of two bytes. Both fit floats exactly, so that one matrix product does for
 for each.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+from solders.pubkey import Pubkey
 
-from indexer.chain.base64_columns import Arrow, array_of_parts
+from indexer.chain.base64_columns import Arrow, array_of_parts, bytes_of
 
 _ALPHABET = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _STRANGER = 255
-_DIGITS = np.full(256, _STRANGER, np.uint8)
-_DIGITS[list(_ALPHABET)] = np.arange(58)
+# For bytes.translate, which is faster than an array's index.
+_DIGITS = bytes(_ALPHABET.find(letter) if letter in _ALPHABET else _STRANGER for letter in range(256))
 _LIMB = 5
 # 30 bits of a limb, 16 of a word, and 7 for the sum of as many products: what a float holds exactly.
 _LIMBS_MAX = 128
 LETTERS_MAX = _LIMB * _LIMBS_MAX
+# A key of 44 letters is below 2**256, which begins with J; one of 43 that begins behind 5 is not below 2**248.
+_KEY_LETTERS = 44
+_FIRST_BEYOND, _FIRST_BELOW = ord("J"), ord("5")
 # Texts at once: what belongs to them stays near the processor.
 _BLOCK = 4096
 _PRODUCT_MAX = 200_000
@@ -41,20 +45,26 @@ class Decoded(NamedTuple):
     valid: npt.NDArray[np.bool_]
 
 
-def decode_base58_columns(texts: Sequence[str]) -> Decoded:
+def decode_base58_columns(texts: Arrow) -> Decoded:
     """
     Return the bytes that each text stands for.
 
     Source: the value of a text is a number in base 58; each leading "1" is a zero byte more.
+
+    Args:
+        texts: string, (n_texts,), without nulls.
     """
-    if not texts:
+    if not len(texts):
         return Decoded(pa.array([], pa.binary()), np.zeros(0, np.bool_))
-    given = np.fromiter(map(len, texts), np.int64, len(texts))
+    offsets, letters = bytes_of(texts)
+    given = np.diff(offsets)
     lengths = np.where(given > LETTERS_MAX, 0, given)
     width = max(-(-int(lengths.max()) // _LIMB) * _LIMB, _LIMB)
-    # Numbers are right-aligned; "1" in front is a digit of 0. A letter that is not ASCII stays one, and a strange one.
-    letters = "".join([text[-width:].rjust(width, "1") for text in texts]).encode("ascii", "replace")
-    digits = _DIGITS[np.frombuffer(letters, np.uint8)].reshape(len(texts), width)
+    # Numbers are right-aligned; "1" in front is a digit of 0.
+    digits = np.zeros((len(texts), width), np.uint8)
+    is_inside = np.arange(width) >= (width - lengths)[:, None]
+    is_short = np.repeat(lengths == given, given)
+    digits[is_inside] = _digits_of(letters[offsets[0] : offsets[-1]])[is_short]
     valid = (digits.max(axis=1) != _STRANGER) & (lengths == given)
     digits[~valid] = 0
     raw = np.concatenate([_to_bytes(digits[at : at + _BLOCK]) for at in range(0, len(digits), _BLOCK)])
@@ -64,6 +74,47 @@ def decode_base58_columns(texts: Sequence[str]) -> Decoded:
     sizes[~valid] = 0
     starts = np.arange(1, len(texts) + 1) * raw.shape[1] - sizes
     return Decoded(array_of_parts(raw.reshape(-1), starts, sizes), valid)
+
+
+def are_keys(texts: Arrow) -> npt.NDArray[np.bool_]:
+    """
+    Return which texts are public keys; nulls are none.
+
+    Args:
+        texts: string, (n_texts,).
+    """
+    if texts.null_count:
+        texts = pc.fill_null(texts, "")
+    if not len(texts):
+        return np.zeros(0, np.bool_)
+    offsets, letters = bytes_of(texts)
+    if not len(letters):
+        return np.zeros(len(texts), np.bool_)
+    lengths, first = np.diff(offsets), letters[np.minimum(offsets[:-1], len(letters) - 1)]
+    # Nearly every key has 43 or 44 letters, the first of which says that the number has 32 bytes.
+    sure: npt.NDArray[np.bool_] = ((lengths == _KEY_LETTERS) & (first < _FIRST_BEYOND)) | (
+        (lengths == _KEY_LETTERS - 1) & (first > _FIRST_BELOW)
+    )
+    used = letters[offsets[0] : offsets[-1]]
+    if used.tobytes().translate(None, _ALPHABET):
+        strange = offsets[0] + np.flatnonzero(_digits_of(used) == _STRANGER)
+        sure[np.searchsorted(offsets, strange, "right") - 1] = False
+    unsure = np.flatnonzero(~sure)
+    sure[unsure] = [_is_key(text) for text in texts.take(unsure).to_pylist()]
+    return sure
+
+
+def _digits_of(letters: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(letters.tobytes().translate(_DIGITS), np.uint8)
+
+
+@lru_cache(maxsize=131_072)
+def _is_key(text: str) -> bool:
+    try:
+        Pubkey.from_string(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _leading_zeros(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -16,9 +16,10 @@ import pyarrow as pa
 from indexer.chain.base64_columns import Arrow
 from indexer.chain.bodies import TransactionColumns
 from indexer.chain.columns import Columns, Group
-from indexer.chain.events import CPI_PROBLEM_BASE, Problem, extract_events
+from indexer.chain.events import CPI_PROBLEM_BASE, Extraction, Problem, extract_events
 from indexer.chain.log_columns import UNKNOWN, Flags, Ints, LogColumns, scan_log_columns
 from indexer.chain.program import Program
+from indexer.errors import DataError
 
 KINDS = ("log", "cpi")
 _KIND = pa.dictionary(pa.int8(), pa.string())
@@ -102,7 +103,7 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
     complete = np.ones(len(transactions), np.bool_)
     problems: list[Problem] = []
     for row in np.flatnonzero(told).tolist():
-        single = extract_events(transactions.transaction(row), programs)
+        single = _single(transactions, row, programs)
         problems += single.problems
         complete[row] = single.complete
     events: dict[tuple[bytes, str], EventColumns] = {}
@@ -112,9 +113,24 @@ def extract_batch(transactions: TransactionColumns, programs: Mapping[bytes, Pro
             continue
         columns = programs[program_id].decode_events(found.payloads)
         problems += (problem for row, problem in _problems(program_id, table, found, columns) if not told[row])
-        for name, group in columns.groups.items():
-            events[program_id, name] = _event_columns(table, found, group)
+        if columns.groups:
+            named = _event_columns(table, found, columns.groups)
+            events.update({(program_id, name): group for name, group in named})
     return Extracted(events, problems, complete)
+
+
+def _single(transactions: TransactionColumns, row: int, programs: Mapping[bytes, Program]) -> Extraction:
+    """Return what the transaction of a row holds, read by itself."""
+    try:
+        return extract_events(transactions.transaction(row), programs)
+    except DataError as error:
+        # Wrong where reading many at once does not look, as `parse_columns` says.
+        signature, slot = (transactions.table[name][row].as_py() for name in ("signature", "slot"))
+        mentioned = (
+            p for p, is_there in zip(transactions.programs, transactions.mentions[:, row], strict=True) if is_there
+        )
+        problems = tuple(Problem(p, signature, "bad_body", 0, str(error), slot) for p in mentioned)
+        return Extraction((), problems, complete=False)
 
 
 def _told_singly(transactions: TransactionColumns, logs: LogColumns) -> Flags:
@@ -144,17 +160,25 @@ def _found(transactions: TransactionColumns, logs: LogColumns, place: int, succe
     return _Found(rows[order], kinds[order], ordinals[order], fields[order], payloads.take(order))
 
 
-def _event_columns(table: pa.RecordBatch, found: _Found, group: Group) -> EventColumns:
-    rows = found.rows[group.rows]
-    at = rows
-    identity = [
-        table["signature"].take(at),
-        pa.DictionaryArray.from_arrays(found.kinds[group.rows], list(KINDS)),
-        pa.array(found.ordinals[group.rows]),
-        table["slot"].take(at),
-        table["block_time"].take(at),
+def _event_columns(
+    table: pa.RecordBatch, found: _Found, groups: Mapping[str, Group]
+) -> Iterator[tuple[str, EventColumns]]:
+    """Return the events of each name; their identities are taken together, and shown in slices."""
+    at = np.concatenate([group.rows for group in groups.values()])
+    rows = found.rows[at]
+    columns = [
+        table["signature"].take(rows),
+        pa.DictionaryArray.from_arrays(found.kinds[at], list(KINDS)),
+        pa.array(found.ordinals[at]),
+        table["slot"].take(rows),
+        table["block_time"].take(rows),
     ]
-    return EventColumns(rows, pa.RecordBatch.from_arrays(identity, schema=IDENTITY_SCHEMA), group.values)
+    identity = pa.RecordBatch.from_arrays(columns, schema=IDENTITY_SCHEMA)
+    first = 0
+    for name, group in groups.items():
+        end = first + len(group.rows)
+        yield name, EventColumns(rows[first:end], identity[first:end], group.values)
+        first = end
 
 
 def _problems(

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 from indexer.chain.types import DEPTH_MAX, F32, F64, Bool, Bytes, Integer, Pubkey, String, Type
 from indexer.chain.value import Value
@@ -22,8 +22,25 @@ ZERO_SIZE_PARTS_MAX = 256
 Read: TypeAlias = Callable[[bytes, int, int], tuple[Value, int]]
 # (value, where to append, depth)
 Write: TypeAlias = Callable[[Value, bytearray, int], None]
-# The names of a struct's fields, and the format of `struct` that reads them all.
-Plain: TypeAlias = tuple[tuple[str, ...], str]
+# What is left to do with an item of `struct`, and the check that it is valid.
+Convert: TypeAlias = Callable[[Value], Value]
+
+
+class Packed(NamedTuple):
+    """Neighbouring fields that one `struct` call reads; `format` has the padding in it. None converts nothing."""
+
+    names: tuple[str, ...]
+    converts: tuple[Convert | None, ...]
+    format: str
+
+
+class Lone(NamedTuple):
+    """A field that is read by itself, behind `padding` bytes; of `size` bytes, or None where that differs."""
+
+    name: str
+    read: Read
+    padding: int
+    size: int | None
 
 
 class _PathError(DataError):
@@ -72,7 +89,7 @@ class Codec:
         format: of `struct`, where one such item is the whole value: neighbours are then read together.
         convert: what is left to do with that item, and the check that it is valid; None for nothing.
         parts: how many Python values a value without bytes consists of.
-        plain: of a struct that one `struct` call reads, with nothing left to do or check; else None.
+        runs: of a struct whose value is a dict, everything that lies in it, in order; else None.
     """
 
     size: int | None
@@ -80,9 +97,9 @@ class Codec:
     write: Write
     align: int = 1
     format: str | None = None
-    convert: Callable[[Value], Value] | None = None
+    convert: Convert | None = None
     parts: int = 1
-    plain: Plain | None = None
+    runs: tuple[Packed | Lone, ...] | None = None
 
 
 def short(data: bytes, position: int, needed: int) -> DecodeError:
@@ -150,7 +167,7 @@ def byte_array(length: int) -> Codec:
     return packed_codec(f"{length}s", 1, None, write)
 
 
-def packed_codec(format_: str, align: int, convert: Callable[[Value], Value] | None, write: Write) -> Codec:
+def packed_codec(format_: str, align: int, convert: Convert | None, write: Write) -> Codec:
     """Return the codec of a value that is one item of `struct`, and perhaps a conversion of it."""
     packed = struct.Struct("<" + format_)
     unpack, size = packed.unpack_from, packed.size
@@ -219,9 +236,10 @@ def _write_bool(value: Value, out: bytearray, _depth: int) -> None:
 
 def _read_bytes(data: bytes, position: int, _depth: int) -> tuple[Value, int]:
     start = position + 4
-    end = start + read_length(data, position)
+    # Where bytes of the length itself are missing, this ends behind the data as well.
+    end = start + int.from_bytes(data[position:start], "little")
     if end > len(data):
-        raise short(data, start, end - start)
+        raise short(data, start, read_length(data, position))
     return data[start:end], end
 
 

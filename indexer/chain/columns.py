@@ -143,7 +143,7 @@ class BatchDecoder:
                 alive = batch.alive(None)
                 rows, starts, ends = rows[alive], starts[alive], ends[alive]
         # By way of a struct: only that knows how many rows there are without any column.
-        struct = array_over(pa.struct(list(plan.schema)), len(rows), children=arrays)
+        struct = array_over(plan.struct, len(rows), children=arrays)
         values = pa.RecordBatch.from_struct_array(struct)
         trailing = ends - behind
         if not batch.has_dead:

@@ -177,15 +177,16 @@ class _Found:
     def _decode(self, program: Program, payload: bytes, kind: EventKind, ordinal: int) -> bool:
         tx = self._tx
         try:
-            name, values, trailing = program.decode_event(payload)
+            decoded = program.decode_event(payload)
         except DecodeError as error:
             self._problem(program.program_id, error.kind, _place(kind, ordinal), str(error))
             return False
+        name, values = decoded.name, decoded.values
         event = (program.program_id, name, tx.signature, kind, ordinal, tx.slot, tx.block_time, values)
         # What Event(...) does, without what naming the arguments costs.
         self.events.append(_as_tuple(Event, event))
-        if trailing:
-            detail = f"{name} is {trailing} bytes longer than the IDL says"
+        if decoded.trailing:
+            detail = f"{name} is {decoded.trailing} bytes longer than the IDL says"
             self._problem(program.program_id, "trailing_bytes", _place(kind, ordinal), detail)
         return True
 

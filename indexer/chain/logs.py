@@ -15,16 +15,16 @@ from collections.abc import Container, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
+import msgspec
 import pybase64
 from solders.pubkey import Pubkey
 
 TRUNCATED = "Log truncated"
 # Strings that begin alike are neighbours in order: two comparisons find them, and copy nothing.
 _DATA, _BEHIND_DATA = "Program data:", "Program data;"
-_ONE_SPACE, _BEHIND_SPACE = "Program data: ", "Program data:!"
+_ONE_SPACE = "Program data: "
 _LOG, _BEHIND_LOG = "Program log:", "Program log;"
 _PROGRAM = "Program "
-_TEXT_AT = len(_DATA) + 1
 # The runtime nests calls nine deep at most; a forged depth must not make us build a tower of unknowns.
 _STACK_DEPTH_MAX = 99
 # Opening and closing lines repeat; each is read once. A stream of ever new ones must not fill the memory.
@@ -32,9 +32,14 @@ _STEPS_MAX = 65_536
 
 # What a line of the runtime does to the stack: (depth, name) opens a call, (0, name) closes one.
 Step: TypeAlias = tuple[int, str]
+# The same with the program's 32 bytes, None where the name is no key.
+_KeyStep: TypeAlias = tuple[int, str, bytes | None]
+_NOBODY: _KeyStep = (0, "", None)
 
 
-class DataLine(NamedTuple):
+# Structs cost a third of what a NamedTuple costs to make; none holds anything that could lead back to itself, so the
+# collector need not look at them.
+class DataLine(msgspec.Struct, frozen=True, gc=False):
     """
     One `Program data:` line.
 
@@ -56,7 +61,7 @@ class BadLine(NamedTuple):
     reason: str
 
 
-class LogScan(NamedTuple):
+class LogScan(msgspec.Struct, frozen=True, gc=False):
     """
     What the logs of one transaction hold.
 
@@ -82,102 +87,94 @@ def scan_logs(logs: Sequence[str] | None, *, programs: Container[bytes] | None =
     """
     if logs is None:
         return LogScan((), truncated=False, missing=True, bad=())
-    places = [place for place, line in enumerate(logs) if _DATA <= line < _BEHIND_DATA]
     truncated = TRUNCATED in logs
-    if not places:
-        return _NOTHING_CUT if truncated else _NOTHING
-    owners = None if truncated else _owners_backward(logs, places)
-    if owners is None:
-        owners = _owners_forward(logs)
+    owners = _owners_forward(logs) if truncated else None
     data: list[DataLine] = []
     bad: list[BadLine] = []
-    for ordinal, name in enumerate(owners):
-        running = None if name is None else program_of(name)
-        if programs is None or running is None or running in programs:
-            line = logs[places[ordinal]]
-            payloads = payloads_of(line)
-            if payloads is None:
-                bad.append(BadLine(ordinal, running, bad_base64(line)))
-            else:
-                data.append(_as_tuple(DataLine, (ordinal, running, payloads)))
-    return _as_tuple(LogScan, (tuple(data), truncated, False, tuple(bad)))
-
-
-def _owners_backward(  # noqa: PLR0912 - one loop, as calling a function for each line costs more than reading it
-    logs: Sequence[str], places: Sequence[int]
-) -> list[str | None] | None:
-    """
-    Return who printed each data line, None for nobody; None where that needs more than the lines just before each.
-
-    After an opening line its name is on top, as deep as it says. So what matters to a data line is only what lies
-    behind the last call that is still open: as long as all calls in between are closed under their names, at depths
-    that fit, nothing that came before can change the answer.
-    """
-    owners: list[str | None] = []
-    owner: str | None = None
-    known, known_depth = -1, 0
-    steps = _steps
-    for place in places:
-        # Names whose opening lines are to be found; how deep the stack must be at this line, -1 for any depth.
-        closed: list[str] = []
-        depth = -1
-        for at in range(place - 1, -1, -1):
-            line = logs[at]
-            step = steps.get(line)
-            if step is None:
-                if _LOG <= line < _BEHIND_LOG:
-                    continue
-                if at == known and not closed:
-                    # The line before: where no call is left open since, its owner runs again.
-                    if depth not in (-1, known_depth):
-                        return None
-                    break
-                step = _new_step(line)
-                if step is None:
-                    continue
-            opened, name = step
-            if not opened:
-                closed.append(name)
-                depth += depth >= 0
-            elif depth not in (-1, opened):
-                return None
-            elif not closed:
-                owner, known_depth = name, opened
-                break
-            elif closed.pop() != name:
-                return None
-            else:
-                depth = opened - 1
-        else:
-            # At the beginning nobody runs.
-            if closed or depth > 0:
-                return None
-            owner, known_depth = None, 0
-        known = place
-        owners.append(owner)
-    return owners
-
-
-def _owners_forward(logs: Sequence[str]) -> list[str | None]:
-    """Return who printed each data line before the cut, whatever lines are missing, or too many."""
-    owners: list[str | None] = []
-    stack: list[str | None] = []
+    ordinal, known, running = -1, -1, _NOBODY
     for line in logs:
-        step = _steps.get(line)
-        if step is None:
-            if line.startswith(_DATA):
-                owners.append(stack[-1] if stack else None)
-                continue
-            if line == TRUNCATED:
+        if _DATA <= line < _BEHIND_DATA:
+            ordinal += 1
+            if owners is None:
+                # Asking where it is costs less than counting all lines, most of which are others.
+                place = logs.index(line, known + 1)
+                step = _running_at(logs, place, known, running)
+                if step is None:
+                    owners = _owners_forward(logs)
+                else:
+                    known, running = place, step
+            if owners is None:
+                program_id = running[2]
+            elif ordinal < len(owners):
+                program_id = owners[ordinal]
+            else:
                 break
-            step = _new_step(line)
-            if step is None:
-                continue
-        depth, name = step
-        if depth:
-            _push(name, depth, stack)
+            if programs is None or program_id is None or program_id in programs:
+                payloads = payloads_of(line)
+                if payloads is None:
+                    bad.append(BadLine(ordinal, program_id, bad_base64(line)))
+                else:
+                    data.append(DataLine(ordinal, program_id, payloads))
+    return LogScan(tuple(data), truncated, False, tuple(bad))
+
+
+def _running_at(logs: Sequence[str], place: int, known: int, running: _KeyStep) -> _KeyStep | None:
+    """
+    Return what opened the call that runs at the line `place`; None where that needs more than the lines just before.
+
+    After an opening line its name is on top, as deep as it says. So what matters is only what lies behind the last
+    call that is still open: as long as all calls in between are closed under their names, at depths that fit, nothing
+    that came before can change the answer.
+
+    Args:
+        known: place of the data line before, -1 for the beginning; `running` is what was returned for it.
+    """
+    # Names whose opening lines are to be found; how deep the stack must be at this line, -1 for any depth.
+    closed: list[str] = []
+    depth = -1
+    at = place
+    while at:
+        at -= 1
+        if at == known and not closed:
+            break
+        line = logs[at]
+        if _LOG <= line < _BEHIND_LOG:
+            continue
+        step = _steps.get(line) or _new_step(line)
+        if step is None:
+            continue
+        opened, name, _ = step
+        if opened:
+            if 0 <= depth != opened:
+                return None
+            if not closed:
+                return step
+            if closed.pop() != name:
+                return None
+            depth = opened - 1
         else:
-            _pop(name, stack)
+            closed.append(name)
+            if depth >= 0:
+                depth += 1
+    # No call was left open since: whoever ran there runs again.
+    return running if not closed and depth in (-1, running[0]) else None
+
+
+def _owners_forward(logs: Sequence[str]) -> list[bytes | None]:
+    """Return who printed each data line before the cut, whatever lines are missing, or too many."""
+    owners: list[bytes | None] = []
+    stack: list[_KeyStep] = []
+    for line in logs:
+        if line.startswith(_DATA):
+            owners.append(stack[-1][2] if stack else None)
+        elif line == TRUNCATED:
+            break
+        else:
+            step = _steps.get(line) or _new_step(line)
+            if step is not None and step[0]:
+                _push(step, stack)
+            elif step is not None:
+                _pop(step[1], stack)
     return owners
 
 
@@ -210,9 +207,10 @@ def program_of(name: str | None) -> bytes | None:
 def payloads_of(line: str) -> tuple[bytes, ...] | None:
     """Return the fields of a data line; None where one is not base64."""
     try:
-        # Nearly always one field behind one space; where that is not so, this is refused.
-        if _ONE_SPACE < line < _BEHIND_SPACE:
-            return (_decode_base64(line[_TEXT_AT:], None, True),)
+        # Nearly always one field behind one space; where that is not so, this is refused, or empty.
+        payload = _decode_base64(line.removeprefix(_ONE_SPACE), None, True)
+        if payload:
+            return (payload,)
     except ValueError:
         pass
     try:
@@ -226,34 +224,32 @@ def bad_base64(line: str) -> str:
     return f"the data line is not base64: {line[len(_DATA) :][:80]!r}"
 
 
-def _new_step(line: str) -> Step | None:
+def _new_step(line: str) -> _KeyStep | None:
     step = step_of(line)
-    if step is not None:
-        if len(_steps) >= _STEPS_MAX:
-            _steps.clear()
-        _steps[line] = step
-    return step
+    if step is None:
+        return None
+    if len(_steps) >= _STEPS_MAX:
+        _steps.clear()
+    _steps[line] = known = (*step, program_of(step[1]))
+    return known
 
 
-def _push(name: str, depth: int, stack: list[str | None]) -> None:
+def _push(step: _KeyStep, stack: list[_KeyStep]) -> None:
     """The depth is the runtime's own count: it mends a stack whose closing or opening lines are missing."""
+    depth = step[0]
     del stack[depth - 1 :]
     while len(stack) < min(depth - 1, _STACK_DEPTH_MAX):
-        stack.append(None)
-    stack.append(name)
+        stack.append(_NOBODY)
+    stack.append(step)
 
 
-def _pop(name: str, stack: list[str | None]) -> None:
+def _pop(name: str, stack: list[_KeyStep]) -> None:
     """A program that ends takes along whatever it had called; one that was not running ends nothing."""
     for index in range(len(stack) - 1, -1, -1):
-        if stack[index] == name:
+        if stack[index][0] and stack[index][1] == name:
             del stack[index:]
             return
 
 
-_steps: dict[str, Step] = {}
+_steps: dict[str, _KeyStep] = {}
 _decode_base64 = pybase64.b64decode
-# What a NamedTuple's own constructor does, without what naming the arguments costs.
-_as_tuple = tuple.__new__
-_NOTHING = LogScan((), truncated=False, missing=False, bad=())
-_NOTHING_CUT = LogScan((), truncated=True, missing=False, bad=())

@@ -6,28 +6,29 @@ A payload begins with a discriminator, which picks the layout for the rest. Wher
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+import msgspec
 from solders.pubkey import Pubkey as SoldersPubkey
 
 from indexer.chain.codec import Codec, DecodeError, EncodeError
 from indexer.chain.columns import BatchDecoder, Columns, Layout, Payloads
+from indexer.chain.generated import generate_reader
 from indexer.chain.idl import AccountType, EventType, Idl, InstructionType
 from indexer.chain.layout import Compiler
 from indexer.chain.types import Defined, Definition, Scope, Struct, Tuple, fields_of, resolve
 from indexer.chain.value import Value
 from indexer.errors import DataError, SettingsError
 
-# What a NamedTuple's own constructor does, without what naming the arguments costs.
-_as_tuple = tuple.__new__
 
-
-class Decoded(NamedTuple):
+# As `logs.DataLine`: made quickly, and nothing for the collector, however many are kept.
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """
-    What a payload says.
+    What a payload says; unpacks into its three parts.
 
     Args:
         values: the fields by name; of an enum {"Variant": fields}.
@@ -37,6 +38,9 @@ class Decoded(NamedTuple):
     name: str
     values: dict[str, Value]
     trailing: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.name, self.values, self.trailing))
 
 
 class DecodedInstruction(NamedTuple):
@@ -65,22 +69,6 @@ class _Entry(NamedTuple):
     codec: Codec
 
 
-class _Plain(NamedTuple):
-    """An entry that one `struct` call reads, discriminator included."""
-
-    name: str
-    names: tuple[str, ...]
-    unpack: Callable[[bytes], tuple[Value, ...]]
-    size: int
-
-
-def _plain(entry: _Entry) -> _Plain:
-    assert entry.codec.plain is not None
-    names, format_ = entry.codec.plain
-    packed = struct.Struct(f"<{len(entry.discriminator)}x{format_}")
-    return _Plain(entry.name, names, packed.unpack_from, packed.size)
-
-
 class _Dispatch:
     """Finds the entry that a payload's first bytes name, for discriminators of any length."""
 
@@ -97,7 +85,10 @@ class _Dispatch:
         single = len(self._lengths) == 1 and len(self.by_name) == len(self._by_length[self._lengths[0]])
         self._length = self._lengths[0] if single else 0
         self._single = {entry.discriminator: entry for entry in entries} if single else {}
-        self._plain = {key: _plain(entry) for key, entry in self._single.items() if entry.codec.plain is not None}
+        # Made at the first use: of most programs only some events are ever read.
+        self._readers: dict[bytes, Callable[[bytes], Decoded]] = {
+            key: partial(self._generate, entry) for key, entry in self._single.items()
+        }
 
     def find(self, data: bytes) -> _Entry:
         """
@@ -122,22 +113,28 @@ class _Dispatch:
         raise DecodeError("unknown_discriminator", f"the IDL has no {self._what} with the discriminator {shown}")
 
     def decode(self, data: bytes) -> Decoded:
-        plain = self._plain.get(data[: self._length])
-        if plain is not None:
-            name, names, unpack, size = plain
+        read = self._readers.get(data[: self._length])
+        if read is not None:
             try:
-                # Not strict: an item a name is how the format was made, and checking costs as much as a field.
-                values = dict(zip(names, unpack(data)))  # noqa: B905
-                return _as_tuple(Decoded, (name, values, len(data) - size))
-            except struct.error:
-                # It is too short; what for is said below.
+                return read(data)
+            except (struct.error, DecodeError):
+                # What for is said below.
                 pass
-        name, discriminator, _, codec = self.find(data)
+        return self._explain(self.find(data), data)
+
+    def _explain(self, entry: _Entry, data: bytes) -> Decoded:
+        """Return the same, or the error with the path of the field."""
         try:
-            values, end = codec.read(data, len(discriminator), 0)
+            values, end = entry.codec.read(data, len(entry.discriminator), 0)
         except DecodeError as error:
-            raise error.within(name)  # noqa: B904 - the same error, one step further out
-        return Decoded(name, values, len(data) - end)
+            raise error.within(entry.name)  # noqa: B904 - the same error, one step further out
+        return Decoded(entry.name, values, len(data) - end)
+
+    def _generate(self, entry: _Entry, data: bytes) -> Decoded:
+        runs = entry.codec.runs
+        read = None if runs is None else generate_reader(Decoded, entry.name, len(entry.discriminator), runs)
+        self._readers[entry.discriminator] = read or partial(self._explain, entry)
+        return self._readers[entry.discriminator](data)
 
     def encode(self, name: str, values: Mapping[str, Value]) -> bytes:
         entry = self.by_name.get(name)

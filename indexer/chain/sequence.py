@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from indexer.chain.codec import Codec, DecodeError, EncodeError, Plain, Read, checked_size, short
+from indexer.chain.codec import Codec, DecodeError, EncodeError, Lone, Packed, Read, checked_size, short
 from indexer.chain.value import Value
 
 # A read of this many fields at once is still one line in a profile; more only makes its format string long.
@@ -57,14 +57,17 @@ def sequence_codec(members: Sequence[Member], tail: int, *, as_list: bool) -> Co
         out += bytes(tail)
 
     parts = 1 + sum(member.codec.parts for member in members)
-    plain = None if as_list or size is None else _plain(members, tail)
-    return Codec(size, read_list if as_list else read, write, parts=parts, plain=plain)
+    runs = None if as_list else tuple(map(_described, _runs(members)))
+    if runs is not None and tail:
+        runs += (Packed((), (), f"{tail}x"),)
+    return Codec(size, read_list if as_list else read, write, parts=parts, runs=runs)
 
 
-def _plain(members: Sequence[Member], tail: int) -> Plain | None:
-    if any(m.codec.format is None or m.codec.convert is not None for m in members) or len(members) > RUN_FIELDS_MAX:
-        return None
-    return tuple(m.name for m in members), _run_format(members) + (f"{tail}x" if tail else "")
+def _described(run: Sequence[Member]) -> Packed | Lone:
+    first = run[0]
+    if first.codec.format is None:
+        return Lone(first.name, first.codec.read, first.padding, first.codec.size)
+    return Packed(tuple(m.name for m in run), tuple(m.codec.convert for m in run), _run_format(run))
 
 
 def _items(value: Value, names: Sequence[str], *, as_list: bool) -> Sequence[Value]:

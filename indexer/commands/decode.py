@@ -11,7 +11,7 @@ import typer
 from solders.pubkey import Pubkey
 
 from indexer.chain.codec import DecodeError
-from indexer.chain.program import Program
+from indexer.chain.program import Decoded, DecodedInstruction, Program
 from indexer.commands.edge import ValuesEncoder, account_encoders, event_encoders, instruction_encoders
 from indexer.commands.lines import answer_lines
 from indexer.console import reported
@@ -36,7 +36,7 @@ class _Reader(NamedTuple):
     """How one IDL reads payloads of one kind."""
 
     discriminators: tuple[bytes, ...]
-    decode: Callable[[bytes], tuple[Any, ...]]
+    decode: Callable[[bytes], Decoded | DecodedInstruction]
     encoders: Mapping[str, ValuesEncoder]
     counts_trailing: bool
 
@@ -67,7 +67,7 @@ class PayloadDecoder:
             asked = _read_line(line)
             data = binascii.unhexlify(asked.hex)
             reader = self._reader(asked, data)
-            name, values, trailing = reader.decode(data)[:3]
+            decoded = reader.decode(data)
         except (DecodeError, _UnreadableLineError) as error:
             return _write_line({"error": str(error)})
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -75,9 +75,9 @@ class PayloadDecoder:
             return _write_line({"error": f'the line is not {{"kind": ..., "hex": ...}}: {why}'})
         except ValueError as error:
             return _write_line({"error": f"hex is not hexadecimal digits, two for each byte: {error}"})
-        answer = {"name": name, "value": reader.encoders[name](values)}
-        if trailing and reader.counts_trailing:
-            answer["trailing"] = trailing
+        answer = {"name": decoded.name, "value": reader.encoders[decoded.name](decoded.values)}
+        if decoded.trailing and reader.counts_trailing:
+            answer["trailing"] = decoded.trailing
         return _write_line(answer)
 
     def _reader(self, asked: _Line, data: bytes) -> _Reader:

@@ -64,7 +64,7 @@ def vectors_of(program: Program, rng: random.Random) -> list[Vector]:
             for _ in range(VALUES_PER_TYPE):
                 values = random_value(shape, rng) if shape else random_fields(item.fields, rng)
                 data = encode(item.name, values)
-                assert decode(data)[:3] == (item.name, values, 0)
+                assert tuple(decode(data))[:3] == (item.name, values, 0)
                 made.append(Vector(part, item.name, item.fields, shape, values, data))
     return made
 

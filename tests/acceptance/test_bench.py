@@ -1,21 +1,26 @@
 """The benchmarks run from a checkout and compare what is equal; how fast it was is nobody's business here."""
 
+import gc
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from bench.decode import Subject, measure
 from bench.ingesting.commands import CommandError
 from bench.ingesting.found import Tally, check_held
 from bench.inputs.made_transactions import Made, make_transactions
 from bench.readers import ours_loop
 from bench.readers.checks import DifferenceError, check_events
-from bench.readers.reading import Found, Reader, logs_of
+from bench.readers.reading import Found, Reader, Took, logs_of
 
 BENCH = Path(__file__).parents[2] / "bench"
 BENCHMARKS = sorted(path.stem for path in BENCH.glob("*.py"))
@@ -36,6 +41,7 @@ PYTHON_ROWS = {
         "json.loads, hand-written loop",
         "Capstan, a loop: parse_transaction, extract_events",
         "Capstan, a batch: read_bodies, extract_batch",
+        "Capstan, a batch: read_bodies, extract_batch, 2 threads",
     ],
     "Position accounts": [
         "anchorpy account coder, 400 of them",
@@ -48,7 +54,7 @@ PYTHON_ROWS = {
 NODE_ROWS = {
     "Log lines in memory": ["@coral-xyz/anchor EventParser"],
     "getTransaction bodies in a file": ["JSON.parse, @coral-xyz/anchor"],
-    "Position accounts": [],
+    "Position accounts": ["@coral-xyz/anchor BorshAccountsCoder, 400 of them"],
 }
 
 
@@ -114,6 +120,26 @@ def test_without_node_its_rows_are_skipped_with_the_reason(tmp_path: Path) -> No
         group: sorted(rows) for group, rows in PYTHON_ROWS.items()
     }
     assert "@coral-xyz/anchor is skipped: no node on the PATH" in printed
+
+
+@pytest.mark.parametrize("with_gc", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_collector_is_off_while_anybody_is_timed(*, with_gc: bool, fails: bool) -> None:
+    """Unless it was asked for; afterwards it is on again, also where a reader fails."""
+    seen = []
+
+    def run() -> tuple[Took, None]:
+        seen.append(gc.isenabled())
+        if fails:
+            raise DifferenceError
+        return Took(1.0, 1.0), None
+
+    subjects = [Subject("group", name, 1, run, lambda _: 1) for name in ("one", "other")]
+    console = Console(file=io.StringIO())
+    with pytest.raises(DifferenceError) if fails else nullcontext():
+        measure(subjects, 2, console, with_gc=with_gc)
+    assert seen == [with_gc] * (1 if fails else 4)
+    assert gc.isenabled()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Spoilt payloads of large programs in batches: row by row what the single decoder says, values and refusals."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -20,12 +20,12 @@ COPIES = 4
 Said = dict[int, str]
 
 
-def said_alone(payloads: list[bytes], decode: Callable[[bytes], tuple[object, ...]]) -> Said:
+def said_alone(payloads: list[bytes], decode: Callable[[bytes], Iterable[object]]) -> Said:
     """Return by row what the single decoder says; as text, as a NaN is not equal to itself."""
     said = {}
     for row, payload in enumerate(payloads):
         try:
-            said[row] = repr(tuple(decode(payload)[:3]))
+            said[row] = repr(tuple(decode(payload))[:3])
         except DecodeError as error:
             said[row] = repr(RowError(row, error.kind, str(error)))
     return said

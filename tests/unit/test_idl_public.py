@@ -176,6 +176,6 @@ def test_generics_in_generics_have_the_bytes_of_what_they_stand_for() -> None:
     written += bytes(range(10)) + bytes([8, 9]) + struct.pack("<BIQ", 1, 10, 11)
     written += b"\x03" + b"".join(struct.pack("<IQ", index, index) for index in range(30))
     raw = program.accounts["GenericAccount"].discriminator + written
-    assert program.decode_account(raw) == ("GenericAccount", {"data": data}, 0)
+    assert tuple(program.decode_account(raw)) == ("GenericAccount", {"data": data}, 0)
     assert program.encode_account("GenericAccount", {"data": data}) == raw
     assert program.decode_instruction(program.encode_instruction("generic", {"generic_field": data}))[2] == 0

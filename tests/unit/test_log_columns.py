@@ -106,7 +106,9 @@ nasty = st.one_of(
     data_lines.map(lambda line: "Program log: hi\n" + line),
     st.sampled_from(
         ["", "P", "Prog", "Program", "Program ", "Program l", "Program d", "Log trun", "Log truncated ", "\0",
-         "XXXXram data: YWJj", "XXXXram log: x", "XXXXtruncated", "Program lo", "Program data", "\ud800"]
+         "XXXXram data: YWJj", "XXXXram log: x", "XXXXtruncated", "Program lo", "Program data", "\ud800",
+         "Program log: invoke [1]", "Program a b invoke [1]", "Program a invoke [1]", "Program a invoke [01]",
+         "a invoke [1]", "voke [1]", "Program data: voke [1]"]
     ),
 )  # fmt: skip
 
@@ -167,3 +169,31 @@ def test_lines_of_other_programs_are_counted_and_not_read() -> None:
     logs = [tree("Program data: !", key=C) + tree(data(b"a"))]
     found = scan_log_columns(logs, OURS)
     assert (found.ordinals.tolist(), found.payloads.to_pylist(), found.bad) == ([1], [b"a"], ())
+
+
+def test_more_transactions_than_are_looked_at_together() -> None:
+    """Rows are counted on, whatever lies where one slice ends and the next begins, in lists and in arrays."""
+    some = [
+        tree(data(b"a")),
+        None,
+        [f"Program {A} invoke [3]", data(b"x"), f"Program {A} success", data(b"y")],
+        tree("Program data: !"),
+        [*tree(data(b"b"), data(b"c")), "Log truncated", data(b"d")],
+        tree("Program log: x"),
+        [],
+    ]
+    logs = some * 3000
+    wanted = expected(logs)
+    assert said(scan_log_columns(logs, OURS)) == wanted
+    array = pa.array(logs, pa.list_(pa.string()))
+    assert said(scan_log_columns(array, OURS)) == wanted
+    assert said(scan_log_columns(pa.chunked_array([array[:9001], array[9001:]]), OURS)) == wanted
+
+
+def test_an_outermost_call_forgets_what_was_left_open() -> None:
+    """Whatever came before it, and only if it is one."""
+    unclosed = [f"Program {A} invoke [1]", f"Program {C} invoke [2]", f"Program {B} invoke [1]", data(b"b")]
+    not_opened = [f"Program {A} invoke [1]", f"Program {B} is no invoke [1]", data(b"a")]
+    found = scan_log_columns([unclosed, not_opened], OURS)
+    assert said(found) == expected([unclosed, not_opened])
+    assert found.programs.tolist() == [1, 0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 from solders.pubkey import Pubkey
 
 from indexer.chain.logs import LogScan, scan_logs
@@ -18,7 +19,7 @@ def data(*payloads: bytes) -> str:
 
 
 def who(logs: list[str]) -> Sequence[tuple[int, bytes | None, tuple[bytes, ...]]]:
-    return list(scan_logs(logs).data)
+    return [astuple(line) for line in scan_logs(logs).data]
 
 
 def one(owner: Pubkey | None, payload: bytes = b"x", ordinal: int = 0) -> tuple[int, bytes | None, tuple[bytes, ...]]:
@@ -43,7 +44,7 @@ def test_ordinals_count_the_lines_of_all_programs() -> None:
     """Whoever looks at one program only gets the same numbers; the lines of others are not even decoded."""
     logs = [f"Program {A} invoke [1]", "Program data: !!", f"Program {B} invoke [2]", data(b"x")]
     scan = scan_logs(logs, programs={bytes(B)})
-    assert [tuple(line) for line in scan.data] == [one(B, ordinal=1)]
+    assert [astuple(line) for line in scan.data] == [one(B, ordinal=1)]
     assert scan.bad == ()
 
 
@@ -105,14 +106,14 @@ def test_nothing_after_the_cut_is_attributed_or_numbered() -> None:
     """Shorter lines still print after it, and the missing success lines let a stranger's data look like ours."""
     logs = [f"Program {A} invoke [1]", data(b"x"), "Log truncated", f"Program {A} success", data(b"y"), "Log truncated"]
     scan = scan_logs(logs)
-    assert ([tuple(line) for line in scan.data], scan.truncated) == ([one(A)], True)
+    assert ([astuple(line) for line in scan.data], scan.truncated) == ([one(A)], True)
 
 
 def test_only_the_runtimes_own_cut_is_one() -> None:
     """A program can print the words, but not without its prefix."""
     logs = [f"Program {A} invoke [1]", "Program log: Log truncated", "Program log: x\nLog truncated", data(b"x")]
     scan = scan_logs(logs)
-    assert ([tuple(line) for line in scan.data], scan.truncated) == ([one(A)], False)
+    assert ([astuple(line) for line in scan.data], scan.truncated) == ([one(A)], False)
 
 
 def test_an_entry_is_never_split_at_newlines() -> None:
@@ -176,7 +177,7 @@ def test_bad_base64_is_reported_with_its_place(text: str) -> None:
     """The line keeps its number, and the lines around it are read."""
     logs = [f"Program {A} invoke [1]", data(b"x"), f"Program data: {text}", data(b"y")]
     scan = scan_logs(logs)
-    assert [tuple(line) for line in scan.data] == [one(A), one(A, b"y", 2)]
+    assert [astuple(line) for line in scan.data] == [one(A), one(A, b"y", 2)]
     assert [(bad.ordinal, bad.program_id) for bad in scan.bad] == [(1, bytes(A))]
 
 

@@ -64,6 +64,8 @@ class Leaf:
 
     def items(self, gathered: Numbers) -> Numbers:
         """Return the leaf's items in `gathered`, (lanes, *dims), without copying."""
+        if not self.dims:
+            return np.ndarray((len(gathered),), self.dtype, gathered, self.offset, (gathered.dtype.itemsize,))
         shape = (len(gathered), *(length for length, _ in self.dims))
         strides = (gathered.dtype.itemsize, *(stride for _, stride in self.dims))
         return np.ndarray(shape, self.dtype, buffer=gathered, offset=self.offset, strides=strides)
@@ -112,8 +114,11 @@ class Block:
         return [part.build(filled, count, refuse) for part in self.parts]
 
     def _gather(self, batch: Batch, at: Ints) -> Filled:
-        filled = [leaf.room(len(at)) for leaf in self.leaves]
         step = max(1, min(GATHER_LANES_MAX, GATHER_BYTES_MAX // max(self.size, 1)))
+        if len(at) <= step and self.leaves:
+            gathered = batch.items(at, f"V{self.size}")
+            return [leaf.items(gathered).copy().reshape(-1) for leaf in self.leaves]
+        filled = [leaf.room(len(at)) for leaf in self.leaves]
         for start in range(0, len(at) if self.leaves else 0, step):
             gathered = batch.items(at[start : start + step], f"V{self.size}")
             for leaf, items in zip(self.leaves, filled, strict=True):

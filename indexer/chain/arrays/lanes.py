@@ -8,7 +8,7 @@ front instead. What is wrong with it, the decoder of single payloads says; here 
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -138,8 +138,8 @@ def rows_of(rows: Rows, lanes: Ints) -> Ints:
 def array_over(type_: ArrowType, count: int, *items: Numbers, children: Sequence[ArrowArray] = ()) -> ArrowArray:
     """Return the array of `count` values, none null, that lie in `items` as Arrow keeps them; nothing is copied."""
     # numpy's arrays are buffers, which their annotations do not say before Python 3.12.
-    buffers = [None, *(pa.py_buffer(cast("Any", part)) for part in items)]
-    return pa.Array.from_buffers(type_, count, buffers, children=list(children))
+    parts: Any = items
+    return pa.Array.from_buffers(type_, count, [None, *map(pa.py_buffer, parts)], children=list(children))
 
 
 def list_array(type_: ArrowType, counts: Ints, elements: ArrowArray) -> ArrowArray:

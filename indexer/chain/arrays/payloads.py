@@ -11,15 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.chain.arrays.arrow import ArrowArray
-from indexer.chain.arrays.lanes import Batch, Data, Ints, Mask, Numbers
+from indexer.chain.arrays.lanes import Batch, Data, Ints, Numbers
 from indexer.errors import DataError
 
 Payloads: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any] | Sequence[bytes]"
 
 # Arrow's offsets have 32 bits.
 BATCH_BYTES_MAX = (1 << 31) - 1
-# Up to so many discriminators are looked for one by one, more by bisection.
-_COMPARED_MAX = 16
 
 
 def bytes_of(payloads: Payloads) -> tuple[Data, Ints]:
@@ -84,19 +82,10 @@ class Finder:
         for length, known, values in self._by_length:
             enough = ends - starts >= length
             keys = _keys(data, length, starts if enough.all() else np.where(enough, starts, 0))
-            for mask, value in _matches(keys, known, values):
-                fits = mask & enough
-                np.copyto(found, np.where(found == -1, value, -2), where=fits)
+            index = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+            fits = (known[index] == keys) & enough
+            found = np.where(fits, np.where(found == -1, values[index], -2), found)
         return found
-
-
-def _matches(keys: Numbers, known: Numbers, values: Ints) -> Iterator[tuple[Mask, Ints | int]]:
-    if len(known) <= _COMPARED_MAX:
-        for key, value in zip(known, values.tolist(), strict=True):
-            yield keys == key, value
-        return
-    index = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    yield known[index] == keys, values[index]
 
 
 def _keys(data: Data, length: int, at: Ints) -> Numbers:

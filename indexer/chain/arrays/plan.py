@@ -56,9 +56,9 @@ from indexer.chain.value import json_encoder
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the payloads of one event, account or instruction become columns."""
+    """How the payloads of one event, account or instruction become columns, the fields of `struct`."""
 
-    schema: pa.Schema
+    struct: pa.StructType
     node: Node
 
     def read(self, batch: Batch, at: Ints) -> tuple[list[ArrowArray], Ints]:
@@ -77,7 +77,7 @@ def compile_plan(compiler: Compiler, type_: Defined) -> Plan:
         compiler: the one that has compiled the type.
     """
     writer = _Writer(compiler)
-    return Plan(arrow_schema(type_), writer.body(type_, "borsh", 0))
+    return Plan(pa.struct(list(arrow_schema(type_))), writer.body(type_, "borsh", 0))
 
 
 class _Writer:
