@@ -17,9 +17,10 @@ from indexer.sources import node
 from indexer.sources.node import RawAccount
 from indexer.sources.rpc import Caller
 from indexer.store.accounts import AccountRow, Closed, reconcile_accounts, select_open, write_accounts
+from indexer.store.batch import Batch
 from indexer.store.database import Pool, session
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import Batch, write_batch
+from indexer.store.writer import write_batch
 
 # More accounts than this are fetched as a snapshot: one call instead of many.
 REFETCH_MAX = 1_000

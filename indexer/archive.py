@@ -9,36 +9,38 @@ changes nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 import structlog
-from solders.pubkey import Pubkey
 
-from indexer.chain.batch import EventColumns, Extracted, extract_batch
-from indexer.chain.bodies import TransactionColumns, read_bodies
-from indexer.chain.events import Problem
-from indexer.chain.program import Program
 from indexer.errors import SettingsError
+from indexer.prepared import Prepared, prepare
 from indexer.registry import Registry
 from indexer.sources.base import BodyBatch, Place, Source
+from indexer.store.batch import Batch, PackedEvents
+from indexer.store.bulk import Bulk, occurring_partitions, pack_bulk, write_bulk
 from indexer.store.columns import join, pack_events
 from indexer.store.coverage import Proof
-from indexer.store.database import Pool, session
+from indexer.store.database import Pool, make_durable, session
 from indexer.store.files import FileProgress, count_hot_between, select_file, select_other_programs, upsert_file
+from indexer.store.holds import select_frontier
 from indexer.store.lake import Lake
 from indexer.store.lake_load import LakeLoad, LoadBatch, event_table
-from indexer.store.partitions import PARTITION_SLOTS
-from indexer.store.raw import compress_body
-from indexer.store.typed import ProgramTables, TypedTable
-from indexer.store.writer import Batch, PackedEvents, TransactionRow, select_frontier, write_batch
+from indexer.store.writer import write_batch
 
-# Lines that go into the lake in one transaction: each leaves a file a table.
-LAKE_BYTES = 64 << 20
+# Lines that go into the lake in one transaction: each leaves a file a table, and is what a killed load reads again.
+LAKE_BYTES = 256 << 20
+# Batches that are read at a time.
+READERS = 2
+NO_BODIES: pa.BinaryArray = pa.array([], pa.binary())
+# Batches that are written into Postgres at the same time.
+WRITERS = 2
 # So many bad lines are told one by one.
 TOLD_LINES_MAX = 20
 
@@ -70,46 +72,6 @@ class Loaded:
     seconds: float = 0.0
 
 
-class Found(NamedTuple):
-    """The events of one type that one version of a program's IDL reads, and that version."""
-
-    name: str
-    program: Program
-    events: EventColumns
-
-    def table(self, tables: Mapping[bytes, ProgramTables]) -> TypedTable:
-        """Return where they go: one version has one table."""
-        slot = self.events.identity.column("slot")[0].as_py()
-        table = tables[self.program.program_id].event_table(self.name, slot)
-        assert table is not None, "every version of a registered IDL has its tables"
-        return table
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """
-    A batch of lines, read.
-
-    Args:
-        kept: rows of `transactions` without those whose signature came before.
-        signatures, bodies, complete: of the kept rows.
-        mentions: the programs that each kept row mentions.
-        events: of the kept rows; none without any.
-        generation: of the registry that read them.
-    """
-
-    transactions: TransactionColumns
-    kept: list[int]
-    signatures: list[bytes]
-    bodies: list[bytes]
-    complete: list[bool]
-    mentions: list[tuple[bytes, ...]]
-    events: list[Found]
-    problems: list[Problem]
-    generation: int | None
-    next: Place
-
-
 Made = TypeVar("Made")
 
 
@@ -120,59 +82,11 @@ class Ready(NamedTuple, Generic[Made]):
     batch: Made
 
 
-def prepare(batch: BodyBatch, registry: Registry, needles: Mapping[bytes, bytes]) -> Prepared:
-    """
-    Read a batch of lines, each by the IDLs of its slot.
+class Written(NamedTuple):
+    """Batches that were committed together, and how many events they had."""
 
-    Args:
-        needles: program id -> its key as a JSON string, by which lines are asked whether they mention it.
-    """
-    generation = registry.generation
-    read = read_bodies(batch.bodies, list(registry), first_line=batch.first_line)
-    signatures: Any = read.table.column("signature").to_pylist()
-    # Filled from behind, so that the first of several stays.
-    kept = sorted(dict(zip(reversed(signatures), range(len(read) - 1, -1, -1), strict=True)).values())
-    slots: Any = read.table.column("slot").to_pylist()
-    complete = np.ones(len(read), np.bool_)
-    events: list[Found] = []
-    problems: list[Problem] = []
-    for programs, positions in registry.split([slots[row] for row in kept]):
-        rows = [kept[position] for position in positions]
-        extracted = extract_batch(read, programs)
-        complete[rows] = extracted.complete[rows]
-        wanted = None if len(rows) == len(read) else rows
-        events += _found(extracted, programs, wanted)
-        occurring = {slots[row] for row in rows}
-        problems += [problem for problem in extracted.problems if problem.slot in occurring]
-    views = list(read.bodies)
-    lines = read.table.column("line").to_numpy()[kept] - batch.first_line
-    bodies = [_result(bytes(views[line])) for line in lines.tolist()]
-    mentions = [tuple(key for key, needle in needles.items() if needle in body) for body in bodies]
-    chosen = [signatures[row] for row in kept]
-    is_complete = complete[kept].tolist()
-    return Prepared(read, kept, chosen, bodies, is_complete, mentions, events, problems, generation, batch.next)
-
-
-def _found(extracted: Extracted, programs: Mapping[bytes, Program], rows: Sequence[int] | None) -> Iterator[Found]:
-    """The events in these rows, or in all."""
-    for (program_id, name), found in extracted.events.items():
-        events = found
-        if rows is not None:
-            places = np.flatnonzero(np.isin(found.rows, np.array(rows, np.int64)))
-            events = EventColumns(found.rows[places], found.identity.take(places), found.values.take(places))
-        if len(events.rows):
-            yield Found(name, programs[program_id], events)
-
-
-class _Reply(msgspec.Struct):
-    result: msgspec.Raw
-
-
-def _result(line: bytes) -> bytes:
-    """A line may be the whole reply; what is kept is the transaction in it."""
-    if line.startswith(b'{"jsonrpc"'):
-        return bytes(msgspec.json.decode(line, type=_Reply).result)
-    return line
+    group: Sequence[Prepared]
+    events: int
 
 
 @dataclass(slots=True)
@@ -198,8 +112,10 @@ class Archive:
                 async with session(self.pool) as connection:
                     frontier = await select_frontier(connection, program_id)
                 _check_follows(self.covers, frontier, "what is proven so far")
-        await self._load(sources, "postgres", self._postgres_batch, self._write_postgres)
+        await self._load(sources, "postgres", self._bulk, self._write_bulks)
         await self._prove()
+        async with session(self.pool) as connection:
+            await make_durable(connection)
         return self.loaded
 
     async def to_lake(self, sources: Sequence[Source], lake: Lake) -> Loaded:
@@ -213,16 +129,19 @@ class Archive:
         covers = await self._check_lake(lake)
         load = LakeLoad(lake, covers.to_slot)
 
-        async def write(group: Sequence[Ready[LoadBatch]]) -> int:
-            count = await asyncio.to_thread(load.write, [ready.batch for ready in group])
-            problems = [problem for ready in group for problem in ready.prepared.problems]
-            async with session(self.pool) as connection:
-                await write_batch(connection, Batch(problems=problems), self.programs.tables)
-            return count
-
-        await self._load(sources, "lake", self._lake_batch, write, LAKE_BYTES)
+        await self._load(sources, "lake", self._lake_batch, partial(self._write_lake, load))
         await self._prove()
         return self.loaded
+
+    async def _write_lake(self, load: LakeLoad, read: AsyncIterator[Ready[LoadBatch]]) -> AsyncGenerator[Written]:
+        """Write groups of batches, each in one lake transaction; the writing thread takes a batch when it wants one."""
+        groups = _Groups(read, LAKE_BYTES)
+        while await groups.begin():
+            count = await asyncio.to_thread(load.write, groups.batches())
+            problems = [problem for prepared in groups.taken for problem in prepared.problems]
+            async with session(self.pool) as connection:
+                await write_batch(connection, Batch(problems=problems), self.programs.tables)
+            yield Written(groups.taken, count)
 
     async def _check_lake(self, lake: Lake) -> Covers:
         if self.covers is None:
@@ -258,8 +177,7 @@ class Archive:
         sources: Sequence[Source],
         target: str,
         make: Callable[[Prepared], Made],
-        write: Callable[[Sequence[Ready[Made]]], Awaitable[int]],
-        group_bytes: int = 1,
+        write: Callable[[AsyncIterator[Ready[Made]]], AsyncGenerator[Written]],
     ) -> None:
         started = time.monotonic()
         for source in sources:
@@ -268,24 +186,25 @@ class Archive:
             if progress.done:
                 log.info("was read before", file=source.name, transactions=progress.transactions)
                 continue
-            read = self._ready(source, Place(progress.bytes_read, progress.lines_read), make)
-            async for ready in _grouped(read, group_bytes):
-                group = [one.prepared for one in ready]
-                self._tell(source, group)
-                self.loaded.events += await write(ready)
-                transactions = sum(len(prepared.kept) for prepared in group)
-                bad_lines = sum(len(prepared.transactions.errors) for prepared in group)
-                self.loaded.transactions += transactions
-                self.loaded.bad_lines += bad_lines
-                progress = FileProgress(
-                    group[-1].next.offset,
-                    group[-1].next.lines,
-                    progress.transactions + transactions,
-                    progress.bad_lines + bad_lines,
-                )
-                await self._remember(source, target, progress)
-                self.loaded.seconds = time.monotonic() - started
-                self.on_batch(self.loaded)
+            place = Place(progress.bytes_read, progress.lines_read)
+            async with aclosing(self._ready(source, place, make)) as read, aclosing(write(read)) as written:
+                async for group, events in written:
+                    self._tell(source, group)
+                    self.loaded.events += events
+                    transactions = sum(map(len, group))
+                    bad_lines = sum(len(prepared.errors) for prepared in group)
+                    self.loaded.transactions += transactions
+                    self.loaded.bad_lines += bad_lines
+                    progress = FileProgress(
+                        group[-1].next.offset,
+                        group[-1].next.lines,
+                        progress.transactions + transactions,
+                        progress.bad_lines + bad_lines,
+                    )
+                    # Durable with what comes after it; what it is about came before it.
+                    await self._remember(source, target, progress, is_durable=False)
+                    self.loaded.seconds = time.monotonic() - started
+                    self.on_batch(self.loaded)
             done = FileProgress(
                 progress.bytes_read, progress.lines_read, progress.transactions, progress.bad_lines, done=True
             )
@@ -294,69 +213,112 @@ class Archive:
 
     async def _ready(
         self, source: Source, place: Place, make: Callable[[Prepared], Made]
-    ) -> AsyncIterator[Ready[Made]]:
-        """Read the next batch, and make of it what is written, while the last one is written."""
+    ) -> AsyncGenerator[Ready[Made]]:
+        """Read the next batches, and make of them what is written, while the last one is written."""
         batches = source.batches(place)
-        needles = {key: f'"{Pubkey(key)}"'.encode() for key in self.programs}
+        ahead: deque[asyncio.Future[Ready[Made]]] = deque()
 
-        def following() -> Ready[Made] | None:
-            batch = next(batches, None)
-            if batch is None:
-                return None
-            prepared = prepare(batch, self.programs, needles)
+        def read(batch: BodyBatch) -> Ready[Made]:
+            prepared = prepare(batch, self.programs)
             return Ready(prepared, make(prepared))
 
-        upcoming = asyncio.ensure_future(asyncio.to_thread(following))
-        try:
-            while (ready := await upcoming) is not None:
-                upcoming = asyncio.ensure_future(asyncio.to_thread(following))
-                yield ready
-        finally:
-            await asyncio.wait({upcoming})
+        async def begin() -> None:
+            while len(ahead) < READERS and (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                ahead.append(asyncio.ensure_future(asyncio.to_thread(read, batch)))
 
-    def _postgres_batch(self, prepared: Prepared) -> Batch:
-        return _postgres_batch(prepared, self.programs)
+        try:
+            await begin()
+            while ahead:
+                given = [await ahead.popleft()]
+                await begin()
+                # Not held here while it is written.
+                yield given.pop()
+        finally:
+            if ahead:
+                await asyncio.wait(ahead)
+
+    def _bulk(self, prepared: Prepared) -> Bulk:
+        return _bulk(prepared, self.programs)
 
     def _lake_batch(self, prepared: Prepared) -> LoadBatch:
         return _lake_batch(prepared, self.programs)
 
-    async def _write_postgres(self, group: Sequence[Ready[Batch]]) -> int:
-        count = 0
-        for _, batch in group:
-            async with session(self.pool) as connection:
-                await write_batch(connection, batch, self.programs.tables)
-            count += sum(packed.count for packed in batch.columns)
-        return count
+    async def _write_bulks(self, read: AsyncIterator[Ready[Bulk]]) -> AsyncGenerator[Written]:
+        """Write several batches at a time, and tell of them in order: while one waits for a disk, others go on."""
+        writing: deque[tuple[Prepared, asyncio.Task[int]]] = deque()
 
-    async def _remember(self, source: Source, target: str, progress: FileProgress) -> None:
+        async def oldest() -> Written:
+            prepared, task = writing.popleft()
+            return Written([prepared], await task)
+
+        try:
+            async for prepared, bulk in read:
+                # A transaction that comes again is written after the one before, which it may replace.
+                while len(writing) >= WRITERS or any(prepared.shares_any(other) for other, _ in writing):
+                    yield await oldest()
+                writing.append((prepared, asyncio.create_task(self._write_bulk(bulk))))
+            while writing:
+                yield await oldest()
+        finally:
+            for _, task in writing:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in writing), return_exceptions=True)
+
+    async def _write_bulk(self, bulk: Bulk) -> int:
         async with session(self.pool) as connection:
-            await upsert_file(connection, source.identity, target, source.name, progress)
+            await write_bulk(connection, bulk, self.programs.tables, is_durable=False)
+        return bulk.event_count
+
+    async def _remember(self, source: Source, target: str, progress: FileProgress, *, is_durable: bool = True) -> None:
+        async with session(self.pool) as connection:
+            await upsert_file(connection, source.identity, target, source.name, progress, is_durable=is_durable)
 
     def _tell(self, source: Source, group: Sequence[Prepared]) -> None:
-        errors = [error for prepared in group for error in prepared.transactions.errors]
+        errors = [error for prepared in group for error in prepared.errors]
         for told, error in enumerate(errors, self.loaded.bad_lines):
             if told < TOLD_LINES_MAX:
                 log.warning("not a transaction", file=source.name, line=error.line + 1, reason=error.reason)
 
 
-async def _grouped(read: AsyncIterator[Ready[Made]], size: int) -> AsyncIterator[list[Ready[Made]]]:
-    """Put batches of together about `size` bytes into groups; in a group no transaction comes twice."""
-    group: list[Ready[Made]] = []
-    seen: set[bytes] = set()
-    held = 0
-    async for ready in read:
-        prepared = ready.prepared
-        if group and not seen.isdisjoint(prepared.signatures):
-            yield group
-            group, seen, held = [], set(), 0
-        group.append(ready)
-        seen.update(prepared.signatures)
-        held += sum(map(len, prepared.bodies))
-        if held >= size:
-            yield group
-            group, seen, held = [], set(), 0
-    if group:
-        yield group
+class _Groups(Generic[Made]):
+    """
+    Batches of together about `bytes_max`, group by group; in a group no transaction comes twice.
+
+    A group is begun in the loop and taken in a thread, batch by batch, so that few are ever in memory.
+    """
+
+    def __init__(self, read: AsyncIterator[Ready[Made]], bytes_max: int) -> None:
+        self._read = read
+        self._bytes_max = bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._next: Ready[Made] | None = None
+        # What was taken of the group, without what is large.
+        self.taken: list[Prepared] = []
+
+    async def begin(self) -> bool:
+        """Begin a group; False where nothing is left."""
+        self.taken = []
+        self._next = self._next or await self._following()
+        return self._next is not None
+
+    def batches(self) -> Iterator[Made]:
+        """Take the group."""
+        held = 0
+        while self._next is not None and held < self._bytes_max:
+            prepared = self._next.prepared
+            if any(prepared.shares_any(other) for other in self.taken):
+                return
+            batch = [self._next.batch]
+            self._next = None
+            held += prepared.bodies.nbytes
+            self.taken.append(replace(prepared, bodies=NO_BODIES, mentions={}, events=[]))
+            del prepared
+            yield batch.pop()
+            if held < self._bytes_max:
+                self._next = asyncio.run_coroutine_threadsafe(self._following(), self._loop).result()
+
+    async def _following(self) -> Ready[Made] | None:
+        return await anext(self._read, None)
 
 
 def _check_follows(covers: Covers, reached: int | None, what: str) -> None:
@@ -367,51 +329,29 @@ def _check_follows(covers: Covers, reached: int | None, what: str) -> None:
         )
 
 
-def _postgres_batch(prepared: Prepared, registry: Registry) -> Batch:
-    rows = list(_rows(prepared))
+def _bulk(prepared: Prepared, registry: Registry) -> Bulk:
     packed = []
     for found in prepared.events:
         table = found.table(registry.tables)
         columns, escaped = pack_events(table, found.program, found.events)
         count = len(found.events.rows)
-        slots = found.events.identity.column("slot").to_numpy()
-        occurring = frozenset((np.unique(slots // PARTITION_SLOTS) * PARTITION_SLOTS).tolist())
-        packed.append(PackedEvents(table, join(columns, count), count, occurring, escaped))
-    raw = {row.signature: compress_body(body) for row, body in zip(rows, prepared.bodies, strict=True)}
-    return Batch(
-        rows,
+        slots = occurring_partitions(found.events.identity.column("slot").to_numpy())
+        packed.append(PackedEvents(table, join(columns, count), count, slots, escaped))
+    return pack_bulk(
+        prepared.table,
+        prepared.bodies,
+        prepared.mentions,
+        packed,
         problems=prepared.problems,
-        raw=raw,
-        columns=packed,
         generation=prepared.generation,
-        is_compressed=True,
     )
 
 
-def _rows(prepared: Prepared) -> Iterator[TransactionRow]:
-    table = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
-    names = ("signature", "slot", "block_time", "err", "fee", "compute_units")
-    columns = [table.column(name).to_pylist() for name in names]
-    for signature, slot, block_time, err, fee, units, is_complete, mentions in zip(
-        *columns, prepared.complete, prepared.mentions, strict=True
-    ):
-        yield TransactionRow(signature, slot, block_time, err, fee, units, "finalized", is_complete, mentions)
-
-
 def _lake_batch(prepared: Prepared, registry: Registry) -> LoadBatch:
-    rows = prepared.transactions.table.take(pa.array(prepared.kept, pa.int64()))
-    table = pa.Table.from_batches([rows]).drop_columns(["logs", "line"])
-    table = table.append_column("complete", pa.array(prepared.complete, pa.bool_()))
-    bodies = pa.array(prepared.bodies, pa.binary())
-    whole = table.select(["signature", "slot", "block_time"]).append_column("body", bodies)
-    by_program = {}
-    for program_id in registry:
-        places = [place for place, keys in enumerate(prepared.mentions) if program_id in keys]
-        if places:
-            by_program[program_id] = whole if len(places) == len(rows) else whole.take(pa.array(places))
     events: dict[tuple[str, str], list[pa.Table]] = {}
     for found in prepared.events:
         typed = found.table(registry.tables)
         key = (typed.schema_name, typed.table_name)
         events.setdefault(key, []).append(event_table(typed, found.program, found.events))
-    return LoadBatch(table, events, by_program)
+    mentions: dict[bytes, pa.BooleanArray] = {key: pa.array(flags) for key, flags in prepared.mentions.items()}
+    return LoadBatch(pa.Table.from_batches([prepared.table]), prepared.bodies, mentions, events)

@@ -20,8 +20,9 @@ from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.coverage import Proof, Range, select_cursor
 from indexer.store.database import AsyncConnection, Pool, session
+from indexer.store.stored import StoredRow, drop_transactions, select_stored, select_unfinalized
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import StoredRow, drop_transactions, select_stored, select_unfinalized, write_batch
+from indexer.store.writer import write_batch
 
 # Bodies that are read in one go.
 SLICE_SIZE = 100

@@ -17,8 +17,8 @@ from indexer.chain.transaction import Transaction, parse_transaction
 from indexer.errors import DataError
 from indexer.registry import Registry
 from indexer.sources.rpc import Caller
+from indexer.store.batch import UNSUPPORTED_VERSION, Batch, Commitment, TransactionRow
 from indexer.store.coverage import Proof
-from indexer.store.writer import UNSUPPORTED_VERSION, Batch, Commitment, TransactionRow
 
 SLOT_MAX = 2**63 - 1
 U64_MAX = 2**64 - 1

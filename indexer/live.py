@@ -21,9 +21,10 @@ from indexer.intake import Programs, read_answers
 from indexer.sources import node
 from indexer.sources.pubsub import Notification, Subscription, subscribed
 from indexer.sources.rpc import Caller
+from indexer.store.batch import Commitment
 from indexer.store.database import Pool, session
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import Commitment, write_batch
+from indexer.store.writer import write_batch
 
 COMMITMENT: Commitment = "confirmed"
 # What some nodes send in place of a signature; 64 zero bytes.

@@ -21,9 +21,9 @@ from indexer.settings import IndexerSettings
 from indexer.sources.base import Source
 from indexer.sources.files import open_sources
 from indexer.store.database import INDEXER_ROLE, Database, Pool, connect, open_pool, session
+from indexer.store.identity import ensure_chain, select_chain
 from indexer.store.lake import Lake
 from indexer.store.migrate import migrate
-from indexer.store.writer import ensure_chain, select_chain
 
 # Objects between two looks for cycles among them.
 COLLECTED_MIN = 1_000_000
@@ -97,7 +97,8 @@ async def load_files(
         async with await connect(database.dsn) as owner:
             registry = await open_registry(owner, programs.values())
         archive = Archive(pool, registry, request.covers)
-        with await asyncio.to_thread(Lake.open, role, settings.lake_path) as lake, _collecting_seldom():
+        opened = asyncio.to_thread(Lake.open, role, settings.lake_path, bulk=request.lake_only)
+        with await opened as lake, _collecting_seldom():
             if request.lake_only:
                 loaded = await archive.to_lake(request.sources, lake)
             else:

@@ -27,10 +27,11 @@ from indexer.settings import IndexerSettings
 from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.database import Pool, session
+from indexer.store.holds import select_frontier
+from indexer.store.identity import beat, ensure_chain
 from indexer.store.lake import Exported, Lake
 from indexer.store.status import read_status
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import beat, ensure_chain, select_frontier
 from indexer.unread import read_again
 
 NAME = "indexer"

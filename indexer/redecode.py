@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from indexer.errors import RetryableError
 from indexer.intake import read_bodies
 from indexer.registry import Registry
+from indexer.store.batch import Commitment
 from indexer.store.database import Pool, session
 from indexer.store.raw import RawBody
-from indexer.store.writer import Commitment, write_batch
+from indexer.store.writer import write_batch
 
 # How often a batch is decoded anew because the registry changed under it.
 TRIES_MAX = 5

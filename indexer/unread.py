@@ -15,8 +15,8 @@ from indexer.intake import Programs, read_answers
 from indexer.sources import node
 from indexer.sources.rpc import Caller
 from indexer.store.database import Pool, session
+from indexer.store.stored import select_unread
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import select_unread
 
 # Asked, held and written together.
 TOGETHER = 100

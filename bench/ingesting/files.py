@@ -117,14 +117,17 @@ def _load(given: Input, folder: Path, more: tuple[str, ...]) -> Ran:
     return ran
 
 
-def by_peer(given: Input, folder: Path) -> Ran:
+def by_peer(given: Input, folder: Path, *, keep_all: bool) -> Ran:
     """
-    Let the peer store the part of the file.
+    Let the peer store the part of the file: its events alone, or everything that Capstan keeps.
 
     Raises:
         CommandError: it failed, or does not have what a reader of log lines has to find.
     """
-    ran = run("bench.readers.peer_inserts", str(given.part), str(folder))
+    ran = run("bench.readers.peer_inserts", str(given.part), str(folder), *(["--keep-all"] if keep_all else []))
     if ran.told["counts"] != given.part_counts:
         raise CommandError(f"the peer stored {ran.told['counts']}, and {given.part_counts} were made")
+    rows, transactions = ran.told["rows"], ran.told["transactions"]
+    if keep_all and not rows["transactions"] == rows["bodies"] == transactions <= rows["mentions"]:
+        raise CommandError(f"the peer stored {rows}, and read {transactions:,} transactions")
     return ran

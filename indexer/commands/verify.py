@@ -37,7 +37,7 @@ from indexer.settings import IndexerSettings
 from indexer.sources import node
 from indexer.store.coverage import Range, select_start
 from indexer.store.database import INDEXER_ROLE, Database, open_database, session
-from indexer.store.writer import select_frontier
+from indexer.store.holds import select_frontier
 from indexer.verify import Difference, Report, Verifier
 
 # A terminal shows so many differences; --json shows all.

@@ -17,8 +17,8 @@ from indexer.errors import DataError
 from indexer.store.copy import Target, insert_rows
 from indexer.store.database import AsyncConnection, transaction
 from indexer.store.queries import load_queries
+from indexer.store.rows import adapt_values
 from indexer.store.typed import ProgramTables, TypedTable
-from indexer.store.writer import adapt_values
 
 QUERIES = load_queries("accounts")
 

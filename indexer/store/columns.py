@@ -22,7 +22,7 @@ from indexer.chain.arrays.values import column_values
 from indexer.chain.batch import EventColumns
 from indexer.chain.program import Program
 from indexer.chain.types import Field
-from indexer.store.copy import COPY_HEADER, COPY_TRAILER, PACK, POSTGRES_EPOCH_UNIX_S
+from indexer.store.copy import COPY_HEADER, COPY_TRAILER, NULL, PACK, POSTGRES_EPOCH_UNIX_S
 from indexer.store.typed import ESCAPE, Column, TypedTable, escape_text
 
 Bytes2: TypeAlias = NDArray[np.uint8]
@@ -35,10 +35,15 @@ _INTEGERS = {"smallint": (pa.int16(), ">i2"), "integer": (pa.int32(), ">i4"), "b
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Values of one width: uint8, (n, 4 + width), each with its length in front; `valid` None where none is null."""
+    """
+    Values of one width: uint8, (n, 4 + width), each with its length in front; `valid` None where none is null.
+
+    Several columns without nulls may lie beside each other: `fields` is how many.
+    """
 
     data: Bytes2
     valid: NDArray[np.bool_] | None = None
+    fields: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def pack_events(table: TypedTable, program: Program, found: EventColumns) -> tup
     escaped = 0
     for column in table.columns:
         if column.field not in fields:  # of another version of the IDL
-            packed.append(_nulls(len(found.rows)))
+            packed.append(pack_nulls(len(found.rows)))
             continue
         one, strange = _pack_field(column, fields[column.field], found.values.column(column.field))
         packed.append(one)
@@ -136,37 +141,55 @@ def pack_plain(pg_types: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[m
     return join(columns, len(rows))
 
 
+def pack_constant(pg_type: str, value: bytes | int | str, count: int) -> Fixed:
+    """Return a column that is the same in every row, which any type of `copy.PACK` may be."""
+    packed = np.frombuffer(PACK[pg_type](value), np.uint8)
+    return Fixed(np.broadcast_to(packed, (count, len(packed))))
+
+
+def pack_nulls(count: int) -> Fixed:
+    """Return a column of nulls."""
+    return Fixed(np.broadcast_to(np.frombuffer(NULL, np.uint8), (count, len(NULL))))
+
+
+def beside(columns: Sequence[Fixed]) -> Fixed:
+    """Return columns without nulls as one block."""
+    assert all(column.valid is None for column in columns), "where there are nulls, rows are not equally long"
+    data = np.concatenate([column.data for column in columns], axis=1)
+    return Fixed(data, None, sum(column.fields for column in columns))
+
+
 def join(columns: Sequence[Packed], count: int) -> list[memoryview | bytes]:
     """Return `count` rows of these columns as a whole binary COPY: header, rows, trailer."""
-    lengths = [_lengths(column, count) for column in columns]
-    if all(isinstance(column, Fixed) and column.valid is None for column in columns):
-        head = np.empty((count, 2), np.uint8)
-        head[:] = np.frombuffer(struct.pack(">h", len(columns)), np.uint8)
-        rows = np.concatenate([head, *(column.data for column in columns)], axis=1)
-        return [COPY_HEADER, rows.reshape(-1).data, COPY_TRAILER]
+    number = sum(column.fields if isinstance(column, Fixed) else 1 for column in columns)
+    head = np.broadcast_to(np.frombuffer(struct.pack(">h", number), np.uint8), (count, 2))
+    blocks = _blocks([Fixed(head), *columns])
+    if len(blocks) == 1 and isinstance(blocks[0], Fixed):
+        return [COPY_HEADER, np.ascontiguousarray(blocks[0].data).reshape(-1).data, COPY_TRAILER]
+    lengths = [_lengths(block, count) for block in blocks]
     starts = np.zeros(count + 1, np.int64)
-    np.cumsum(2 + sum(lengths, np.zeros(count, np.int64)), out=starts[1:])
+    np.cumsum(sum(lengths, np.zeros(count, np.int64)), out=starts[1:])
     out = np.empty(int(starts[-1]), np.uint8)
     place = starts[:-1].copy()
-    _scatter(out, place, np.broadcast_to(np.frombuffer(struct.pack(">h", len(columns)), np.uint8), (count, 2)))
-    place += 2
-    for column, length in _grouped(columns, lengths):
-        _write(out, place, column)
+    for block, length in zip(blocks, lengths, strict=True):
+        _write(out, place, block)
         place += length
     return [COPY_HEADER, out.data, COPY_TRAILER]
 
 
-def _grouped(columns: Sequence[Packed], lengths: Sequence[Ints]) -> list[tuple[Packed, Ints]]:
+def _blocks(columns: Sequence[Packed]) -> list[Packed]:
     """Neighbours of fixed width and without nulls as one."""
-    grouped: list[tuple[Packed, Ints]] = []
-    for column, length in zip(columns, lengths, strict=True):
-        last = grouped[-1][0] if grouped else None
-        if isinstance(column, Fixed) and column.valid is None and isinstance(last, Fixed) and last.valid is None:
-            joined = Fixed(np.concatenate([last.data, column.data], axis=1))
-            grouped[-1] = (joined, grouped[-1][1] + length)
-        else:
-            grouped.append((column, length))
-    return grouped
+    blocks: list[Packed] = []
+    plain: list[Fixed] = []
+    for column in columns:
+        if isinstance(column, Fixed) and column.valid is None:
+            plain.append(column)
+            continue
+        if plain:
+            blocks.append(beside(plain))
+            plain = []
+        blocks.append(column)
+    return [*blocks, beside(plain)] if plain else blocks
 
 
 def _lengths(column: Packed, count: int) -> Ints:
@@ -257,10 +280,6 @@ def _numerics(values: NDArray[np.uint64]) -> Bytes2:
         rest, digit = np.divmod(rest, np.uint64(10_000))
         block[:, place] = digit
     return _big_endian(block.reshape(-1)).reshape(len(values), 22)
-
-
-def _nulls(count: int) -> Fixed:
-    return Fixed(np.empty((count, 4), np.uint8), np.zeros(count, np.bool_))
 
 
 def _pack_field(column: Column, field: Field, array: Array) -> tuple[Packed, int]:

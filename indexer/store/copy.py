@@ -152,14 +152,28 @@ async def copy_new(connection: AsyncConnection, target: Target, chunks: Sequence
     Args:
         chunks: together one whole binary COPY of `target.columns`.
     """
-    names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in target.columns)
     try:
         # A savepoint: the server gives up the transaction that meets a row of the same key.
-        async with connection.transaction(), connection.cursor() as cursor:
-            await _copy(cursor, target.table, names, chunks)
+        async with connection.transaction():
+            await copy_into(connection, target, chunks)
     except errors.UniqueViolation:
         return False
     return True
+
+
+async def copy_into(connection: AsyncConnection, target: Target, chunks: Sequence[bytes | memoryview]) -> None:
+    """
+    Insert rows that must all be new, inside the caller's transaction.
+
+    Args:
+        chunks: together one whole binary COPY of `target.columns`.
+
+    Raises:
+        psycopg.errors.UniqueViolation: one is there already; the caller's transaction is lost.
+    """
+    names = sql.SQL(", ").join(sql.Identifier(name) for name, _ in target.columns)
+    async with connection.cursor() as cursor:
+        await _copy(cursor, target.table, names, chunks)
 
 
 async def _copy(

@@ -220,17 +220,30 @@ async def connect(dsn: str) -> AsyncConnection:
 
 
 @asynccontextmanager
-async def transaction(connection: AsyncConnection) -> AsyncIterator[None]:
+async def transaction(connection: AsyncConnection, *, is_durable: bool = True) -> AsyncIterator[None]:
     """
     One transaction, and a lost server, a dead-lock or a failover in it as RetryableError: nothing of it is stored.
 
     After a lost server the connection is closed (`connection.closed`): open another one before trying again.
+
+    Args:
+        is_durable: False where nobody waits until it is on disk: a crash of the server may take it, and with it all
+            that was committed after it. A later commit that is durable makes it so as well.
     """
     try:
         async with connection.transaction():
+            if not is_durable:
+                await connection.execute("set local synchronous_commit = off")
             yield
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise RetryableError(f"the database does not answer: {first_line(error)}") from error
+
+
+async def make_durable(connection: AsyncConnection) -> None:
+    """Wait until everything that was committed before is on disk, whoever did not wait for that."""
+    async with transaction(connection):
+        # Says nothing to anybody, and makes this a transaction that has something to commit.
+        await connection.execute("select pg_logical_emit_message(true, 'capstan', '')")
 
 
 def open_pool(dsn: str, *, size_max: int = 4) -> AsyncConnectionPool[AsyncConnection]:

@@ -36,12 +36,23 @@ async def select_file(connection: AsyncConnection, file_id: str | None, target: 
 
 
 async def upsert_file(
-    connection: AsyncConnection, file_id: str | None, target: str, path: str, progress: FileProgress
+    connection: AsyncConnection,
+    file_id: str | None,
+    target: str,
+    path: str,
+    progress: FileProgress,
+    *,
+    is_durable: bool = True,
 ) -> None:
-    """Say how far the file was read. What can be read only once is not remembered."""
+    """
+    Say how far the file was read. What can be read only once is not remembered.
+
+    Args:
+        is_durable: as of `transaction`. A crash that takes this leaves nothing behind that was written after it.
+    """
     if file_id is None:
         return
-    async with transaction(connection):
+    async with transaction(connection, is_durable=is_durable):
         await connection.execute(
             QUERIES["upsert_file"],
             {

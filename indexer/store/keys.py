@@ -1,18 +1,21 @@
 """
 Keys at the reader's edge: base58 out of result columns, and base58 prefixes into ranges of bytes.
 
-Inside, a key is 32 bytes and a signature 64; only what leaves a query is base58, each distinct key encoded once. A
+Inside, a key is 32 bytes and a signature 64; only what leaves a query is base58. A
 person types the beginning of an address; the rows that match are ranges of the bytes, so no row has to be encoded.
 """
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+from indexer.chain.base58_texts import ALPHABET, encode_base58_rows
+
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 TEXT_LENGTH_MAX = 44  # of 32 bytes in base58
@@ -34,15 +37,27 @@ def encode_bytes(data: bytes) -> str:
 
 def encode_array(keys: Any) -> Any:
     """
-    Return keys or signatures as text, each distinct one encoded once: DuckDB's `base58`.
+    Return keys or signatures as text: DuckDB's `base58`.
 
     Args:
         keys: a pyarrow Array or ChunkedArray of binary. Not in the signature, as DuckDB evaluates that.
     """
-    found = (keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys).dictionary_encode()
-    distinct: Any = found.dictionary.to_pylist()
-    texts = pa.array([encode_bytes(data) for data in distinct], pa.string())
-    return texts.take(found.indices)
+    found: Any = keys
+    if isinstance(keys, pa.ChunkedArray):
+        found = keys.combine_chunks()
+    lengths = pc.unique(pc.binary_length(found)).drop_null().to_pylist()
+    if len(lengths) != 1 or lengths[0] not in (KEY_BYTES, SIGNATURE_BYTES):
+        encoded = found.dictionary_encode()
+        texts: Any = pa.array([encode_bytes(data) for data in encoded.dictionary.to_pylist()], pa.string())
+        return texts.take(encoded.indices)
+    width = lengths[0]
+    if found.null_count:
+        filled = pc.fill_null(found, bytes(width)).cast(pa.binary(width))
+        return pc.if_else(found.is_valid(), encode_array(filled), None)
+    fixed = found.cast(pa.binary(width))
+    buffer: Any = fixed.buffers()[1]
+    data = np.frombuffer(buffer, np.uint8, len(fixed) * width, fixed.offset * width)
+    return encode_base58_rows(data.reshape(-1, width))
 
 
 def base58_columns(frame: pl.DataFrame) -> pl.DataFrame:
@@ -50,9 +65,8 @@ def base58_columns(frame: pl.DataFrame) -> pl.DataFrame:
     changed = []
     for column in frame.get_columns():
         if column.dtype == pl.Binary:
-            distinct = column.drop_nulls().unique()
-            texts = pl.Series([encode_bytes(data) for data in distinct], dtype=pl.String)
-            changed.append(column.replace_strict(distinct, texts, default=None, return_dtype=pl.String))
+            texts = encode_array(column.to_arrow())
+            changed.append(pl.Series(column.name, texts, dtype=pl.String))
         elif isinstance(column.dtype, pl.Decimal) and column.dtype.scale == 0:
             changed.append(column.cast(pl.Int128))
     return frame.with_columns(changed) if changed else frame

@@ -47,6 +47,13 @@ LAKE_LOCK = 0x0CA9_57A6
 LOCK_WAIT_S_MAX = 10.0
 # Small files that a table may gather before they are merged.
 MERGE_EVERY = 30
+# Of zstd. The lower one makes a quarter more bytes of bodies, in half the time.
+COMPRESSION_LEVEL, BULK_COMPRESSION_LEVEL = 3, 1
+# Rows in a row group: DuckDB's usual 122,880 bodies would all be held in memory, and hashed for a dictionary that never
+# comes to be. Rows come by slot, so that a filter reads fewer of them, too.
+GROUP_ROWS = 10_240
+# Rows of the watermark table that one statement may write: so many are kept in the catalog, more would be a file.
+INLINED_ROWS_MAX = 10
 # Late transactions replaced in one export; the rest waits for the next.
 LATE_MAX = 50_000
 
@@ -154,13 +161,14 @@ class Lake:
         self._widths: dict[tuple[str, str], int] = {}
 
     @classmethod
-    def open(cls, dsn: str, data_path: Path, *, merge_every: int = MERGE_EVERY) -> "Lake":
+    def open(cls, dsn: str, data_path: Path, *, merge_every: int = MERGE_EVERY, bulk: bool = False) -> "Lake":
         """
         Attach the lake whose catalog is in the database at `dsn`, made where it is missing.
 
         Args:
             dsn: of the indexer's role; migrated.
             data_path: where the Parquet files go.
+            bulk: for a load of deep history, beside which another thread reads: fast, and in little memory.
 
         Raises:
             SettingsError: the folder cannot be written, or the database's lake lies elsewhere.
@@ -171,7 +179,7 @@ class Lake:
             lock = _claim(dsn)
             try:
                 _prepare_catalog(lock)
-                return cls(_attach(dsn, folder), lock, merge_every)
+                return cls(_attach(dsn, folder, bulk=bulk), lock, merge_every)
             except BaseException:
                 lock.close()
                 raise
@@ -353,10 +361,9 @@ class Lake:
         columns = ", ".join(f"{quote_name(name)} {DUCK_TYPES[pg_type]}" for name, pg_type in table.columns)
         self._duck.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_name(table.schema_name)}")
         self._duck.execute(f"CREATE TABLE {table.quoted} ({columns})")
-        # Months: a first export of a long history writes a file a table and partition, and files know the range of
-        # their rows anyway. Rows whose time is not known share a partition of their own.
-        partition = "year(block_time), month(block_time)"
-        self._duck.execute(f"ALTER TABLE {table.quoted} SET PARTITIONED BY ({partition})")
+        # Not partitioned: rows come in the order of slots, so that files know the range of their rows anyway. And an
+        # insert of several files, one of them with nothing but NULL in a column, leaves DuckLake 1.0 with a range for
+        # that column that the next insert overwrites: what was there before is then hidden from every filter on it.
 
     def _add_columns(self, table: LakeTable) -> None:
         """Give a table the columns that another version of its IDL has brought; in Postgres they are the last, too."""
@@ -404,12 +411,21 @@ class Lake:
         return int(inserted[0][0])
 
     def _move_watermarks(self, watermarks: Mapping[tuple[str, str], int], moved: Mapping[tuple[str, str], int]) -> None:
-        for (schema, table), slot in moved.items():
-            if (schema, table) in watermarks:
-                statement = "UPDATE lake.main.watermark SET slot = ? WHERE schema_name = ? AND table_name = ?"
-            else:
-                statement = "INSERT INTO lake.main.watermark (slot, schema_name, table_name) VALUES (?, ?, ?)"
-            self._duck.execute(statement, [slot, schema, table])
+        slots: dict[tuple[bool, int], list[tuple[str, str]]] = {}
+        for key, slot in moved.items():
+            slots.setdefault((key in watermarks, slot), []).append(key)
+        for (is_known, slot), keys in slots.items():
+            for start in range(0, len(keys), INLINED_ROWS_MAX):
+                self._move_watermark(keys[start : start + INLINED_ROWS_MAX], slot, is_known=is_known)
+
+    def _move_watermark(self, keys: Sequence[tuple[str, str]], slot: int, *, is_known: bool) -> None:
+        """At most INLINED_ROWS_MAX of them, as more would become a file. A statement for each would take far longer."""
+        rows = ", ".join(["(?::VARCHAR, ?::VARCHAR)"] * len(keys))
+        if is_known:
+            statement = f"UPDATE lake.main.watermark SET slot = ?::BIGINT WHERE (schema_name, table_name) IN ({rows})"  # noqa: S608 - marks
+        else:
+            statement = f"INSERT INTO lake.main.watermark SELECT *, ?::BIGINT FROM (VALUES {rows})"  # noqa: S608 - marks
+        self._duck.execute(statement, [slot, *(name for key in keys for name in key)])
 
     def _forget_late(self, late: Sequence[Late]) -> None:
         """Strike off what the lake has now; what was noted again since stays. A crash before this only repeats work."""
@@ -462,8 +478,9 @@ def _read_bodies(bodies: Any) -> pa.BinaryArray:
     return pa.array([decompress_body(body) for body in bodies.to_pylist()], pa.binary())
 
 
-def _attach(dsn: str, folder: Path) -> duckdb.DuckDBPyConnection:
-    duck = open_duckdb()
+def _attach(dsn: str, folder: Path, *, bulk: bool) -> duckdb.DuckDBPyConnection:
+    # A second thread would make bulk inserts dearer by a third, and its buffers.
+    duck = open_duckdb(threads=1) if bulk else open_duckdb()
     try:
         duck.create_function(_READ_BODY, _read_bodies, ["BLOB"], "BLOB", type=PythonUDFType.ARROW)
         # After a backfill the planner has no statistics yet, takes the tables for small and joins them row by row.
@@ -474,11 +491,15 @@ def _attach(dsn: str, folder: Path) -> duckdb.DuckDBPyConnection:
         # there it makes a commit of milliseconds.
         duck.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
         duck.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+        # Said anew by whoever opens the lake: a file that is merged later is compressed again.
+        level = BULK_COMPRESSION_LEVEL if bulk else COMPRESSION_LEVEL
+        duck.execute(f"CALL lake.set_option('parquet_compression_level', {level})")
         duck.execute("CALL lake.set_option('target_file_size', '128MB')")
+        duck.execute(f"CALL lake.set_option('parquet_row_group_size', {GROUP_ROWS})")
         duck.execute(
             "CREATE TABLE IF NOT EXISTS lake.main.watermark (schema_name VARCHAR, table_name VARCHAR, slot BIGINT)"
         )
-        duck.execute("CALL lake.set_option('data_inlining_row_limit', 10, table_name => 'watermark')")
+        duck.execute(f"CALL lake.set_option('data_inlining_row_limit', {INLINED_ROWS_MAX}, table_name => 'watermark')")
     except BaseException:
         duck.close()
         raise

@@ -10,15 +10,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import duckdb
+import numpy as np
 import psycopg
 import pyarrow as pa
+from numpy.typing import NDArray
 from psycopg import sql
 
 from indexer.errors import DataError, RetryableError
-from indexer.store.copy import DO_NOTHING, Target
+from indexer.store.columns import Fixed
+from indexer.store.copy import COPY_HEADER, COPY_TRAILER, DO_NOTHING, Target
 from indexer.store.database import CONNECT_TIMEOUT_S, AsyncConnection, first_line, mask_dsn
 from indexer.store.duck import attach_lake, open_duckdb, quote_name
 from indexer.store.partitions import RAW_TABLE
@@ -32,6 +35,14 @@ WINDOW_SLOTS_MIN, WINDOW_SLOTS_MAX = 64, 1 << 20
 LZ4 = pa.Codec("lz4_raw")
 # No answer of a node comes near it; a damaged length must not allocate more.
 BODY_BYTES_MAX = 1 << 28
+# In front of a body's block: its length when it is not compressed.
+BODY_HEAD_BYTES = 4
+# Two a row, in what is sent as one piece: about a megabyte.
+CHUNK_PARTS = 1_024
+
+Ints: TypeAlias = NDArray[np.int64]
+# pyarrow's annotations tell arrays of every type apart; which type it is, is said where it is used.
+Array: TypeAlias = Any
 
 RAW = Target(
     sql.Identifier(*RAW_TABLE),
@@ -61,7 +72,7 @@ class RawBody(NamedTuple):
 def compress_body(body: bytes) -> bytes:
     """Return a body as `capstan.raw_transactions` holds it: its length (u32, little-endian), and an LZ4 block."""
     # Bodies stay here until the lake has them, where zstd sees many together; alone, zstd takes six times as long.
-    return len(body).to_bytes(4, "little") + LZ4.compress(body, asbytes=True)
+    return len(body).to_bytes(BODY_HEAD_BYTES, "little") + LZ4.compress(body, asbytes=True)
 
 
 def decompress_body(data: bytes) -> bytes:
@@ -80,6 +91,36 @@ def decompress_body(data: bytes) -> bytes:
         return LZ4.decompress(data[4:], size, asbytes=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"a stored body cannot be decompressed: {error}") from None
+
+
+def pack_bodies(keys: Fixed, bodies: Array, rows: Ints) -> list[bytes | memoryview]:
+    """
+    Return a whole binary COPY of `RAW`, each body as `compress_body` gives it.
+
+    Args:
+        keys: slot and signature of each row, n.
+        bodies: binary: JSON.
+        rows: int64, (n,): which of the bodies belong to the keys.
+    """
+    offsets = np.frombuffer(bodies.buffers()[1], np.int32, len(bodies) + 1, bodies.offset * 4)
+    starts, ends = offsets[rows], offsets[rows + 1]
+    data = memoryview(bodies.buffers()[2] or b"")
+    blocks = [
+        LZ4.compress(data[start:end], asbytes=True) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+    ]
+    # What comes before a block: the number of columns, slot, signature, length of the column, length of the body.
+    number = np.broadcast_to(np.frombuffer(len(RAW.columns).to_bytes(2, "big"), np.uint8), (len(rows), 2))
+    sizes = np.fromiter(map(len, blocks), np.int64, len(blocks)) + BODY_HEAD_BYTES
+    lengths = [sizes.astype(">i4"), (ends - starts).astype("<u4")]
+    heads = np.concatenate([number, keys.data, *(values.view(np.uint8).reshape(-1, 4) for values in lengths)], axis=1)
+    width = heads.shape[1]
+    run = memoryview(np.ascontiguousarray(heads).tobytes())
+    parts: list[bytes | memoryview] = [b""] * (2 * len(blocks))
+    parts[0::2] = [run[at : at + width] for at in range(0, len(run), width)]
+    parts[1::2] = blocks
+    # Not as one: memory of this size is used again, and what was just written is still near the processor.
+    chunks = [b"".join(parts[at : at + CHUNK_PARTS]) for at in range(0, len(parts), CHUNK_PARTS)]
+    return [COPY_HEADER, *chunks, COPY_TRAILER]
 
 
 def raw_rows(slots: Mapping[bytes, int], bodies: Mapping[bytes, bytes]) -> list[tuple[int, bytes, bytes]]:

@@ -18,7 +18,7 @@ from indexer.store.database import AsyncConnection, first_line, transaction
 from indexer.store.duck import attach_lake, attach_postgres, open_duckdb, quote_name, quote_text
 from indexer.store.queries import load_queries
 from indexer.store.raw import LAKE_TABLE_NAME, delete_bodies_of
-from indexer.store.writer import delete_dependents
+from indexer.store.stored import delete_dependents
 
 QUERIES = load_queries("verify")
 

@@ -75,8 +75,11 @@ begin
             if not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                            where n.nspname = wanted.schema_name and c.relname = part) then
                 -- Made apart and attached: that lets readers and writers of the other partitions go on.
-                execute format('create table %I.%I (like %s including defaults including constraints including storage)',
-                               wanted.schema_name, part, wanted.relation::regclass);
+                execute format('create table %I.%I (like %s including defaults including constraints including storage)%s',
+                               wanted.schema_name, part, wanted.relation::regclass,
+                               -- A body is read with its row or not at all: one that fits a page needs no second table.
+                               case when (wanted.schema_name, wanted.table_name) = ('capstan', 'raw_transactions')
+                                    then ' with (toast_tuple_target = 8160)' else '' end);
                 if wanted.owner <> current_user then
                     execute format('alter table %I.%I owner to %I', wanted.schema_name, part, wanted.owner);
                 end if;

@@ -1,4 +1,4 @@
--- What the indexer asks and writes, run by indexer/store/writer.py and accounts.py under the role capstan_indexer.
+-- What the indexer asks and writes, run by indexer/store under the role capstan_indexer.
 
 -- name: insert_chain
 -- The first chain stays.

@@ -188,9 +188,10 @@ def test_ingest_stores_what_was_made_before_it_tells_a_time(tmp_path: Path) -> N
     assert "What was stored is what was made" in done.stdout
     told = json.loads(report.read_text())
     made = [event.way for one in make_transactions(300) for event in one.events]
-    lake, postgres, peer = told["files"]
+    lake, postgres, *peers = told["files"]
     assert lake["events"] == postgres["events"] == len(made) - made.count("quoted")
-    assert peer["events"] == len(made) - made.count("cpi")
+    assert [peer["events"] for peer in peers] == [len(made) - made.count("cpi")] * 2
+    assert all(value > 0 for row in told["ratios"] for name, value in row.items() if name)
     catch_up, backfill = told["past"]
     assert catch_up["transactions"] == backfill["transactions"] >= 300
     (live,) = told["live"]

@@ -31,10 +31,12 @@ from indexer.chain.events import Event
 from indexer.chain.idl import load_idl
 from indexer.chain.program import Program
 from indexer.store.accounts import AccountRow, Closed, write_accounts
+from indexer.store.batch import Batch, TransactionRow
 from indexer.store.database import Database, connect
+from indexer.store.identity import beat
 from indexer.store.lake import Lake
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import Batch, TransactionRow, beat, write_batch
+from indexer.store.writer import write_batch
 
 ROOT = Path(__file__).parents[2]
 IDL = ROOT / "indexer" / "idls" / "ephemeral_vault.json"

@@ -22,14 +22,16 @@ from indexer.redecode import Redecoded, redecode
 from indexer.registry import Registry, decode_account, open_registry
 from indexer.settings import IndexerSettings
 from indexer.store.accounts import AccountRow, write_accounts
+from indexer.store.batch import Batch, Commitment
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect, open_pool
 from indexer.store.lake import Lake
 from indexer.store.migrate import migrate
 from indexer.store.raw import RawBody, iterate_bodies
 from indexer.store.reader import Reader
 from indexer.store.registry import Added, add_version, ensure_tables, load_registered
+from indexer.store.stored import drop_transactions
 from indexer.store.typed import escape_text
-from indexer.store.writer import Batch, Commitment, drop_transactions, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.upgraded_program import (
     ADDRESS,
     AFTER,

@@ -13,13 +13,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from indexer.store.batch import Batch, TransactionRow
 from indexer.store.database import INDEXER_ROLE, Database, connect
 from indexer.store.duck import attach_lake, open_duckdb
+from indexer.store.identity import beat
 from indexer.store.lake import Lake
 from indexer.store.partitions import PARTITION_SLOTS
 from indexer.store.raw import iterate_bodies
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import Batch, TransactionRow, beat, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()

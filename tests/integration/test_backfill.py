@@ -18,10 +18,11 @@ from indexer.sources.rpc import Rpc
 from indexer.store.audit import Stored, read_postgres
 from indexer.store.coverage import Means, Proven, select_coverage
 from indexer.store.database import INDEXER_ROLE, Database, Pool, connect, open_pool, session
+from indexer.store.holds import select_frontier
 from indexer.store.jobs import BackfillProgress
 from indexer.store.registry import ensure_tables
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import select_frontier, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.scripted_node import PROGRAM, Entry, ScriptedNode
 
 ID = PROGRAM.program_id

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from indexer.store import browse
 from indexer.store.accounts import AccountRow, Closed, write_accounts
+from indexer.store.batch import Batch
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect
 from indexer.store.lake import Lake
 from indexer.store.reader import Reader
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import Batch, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexer.store.batch import Batch
 from indexer.store.coverage import (
     Means,
     Proof,
@@ -21,7 +22,8 @@ from indexer.store.coverage import (
     start_history,
 )
 from indexer.store.database import INDEXER_ROLE, AsyncConnection, Database, connect
-from indexer.store.writer import Batch, select_frontier, write_batch
+from indexer.store.holds import select_frontier
+from indexer.store.writer import write_batch
 
 ID = bytes([9]) * 32
 MEANS: tuple[Means, ...] = ("signatures", "blocks", "file")

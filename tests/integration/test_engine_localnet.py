@@ -23,8 +23,8 @@ from indexer.sources.node import fetch_genesis_hash, fetch_program_accounts
 from indexer.sources.rpc import Rpc, RpcError
 from indexer.store.accounts import AccountRow, write_accounts
 from indexer.store.database import Database, connect
+from indexer.store.identity import ensure_chain
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import ensure_chain
 from localnet.clients import ephemeral_vault as client
 from tests.fixtures.chain import LocalnetThread, signed
 

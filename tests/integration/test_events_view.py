@@ -17,10 +17,11 @@ from indexer.chain.program import Program
 from indexer.chain.value import to_json_value
 from indexer.idls import home_programs
 from indexer.registry import Registry, open_registry
+from indexer.store.batch import Batch, Event, TransactionRow
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect
 from indexer.store.lake import Lake
 from indexer.store.reader import Reader
-from indexer.store.writer import Batch, Event, TransactionRow, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.idl_values import random_fields
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from solders.hash import Hash
 
+from indexer import archive
 from indexer.archive import Archive, Covers, Loaded
 from indexer.chain.idl import load_idl
 from indexer.chain.program import Program
@@ -27,8 +28,10 @@ from indexer.registry import open_registry
 from indexer.sources import files
 from indexer.sources.base import Place
 from indexer.sources.files import FileSource, open_sources
+from indexer.store import lake_load
 from indexer.store.audit import Stored, read_lake, read_postgres
 from indexer.store.database import INDEXER_ROLE, Database, connect, open_pool
+from indexer.store.duck import attach_lake, open_duckdb
 from indexer.store.lake import Lake
 from indexer.store.raw import iterate_bodies
 from indexer.store.registry import add_version
@@ -63,11 +66,11 @@ def load(
         async with await connect(database.dsn) as owner:
             registry = await open_registry(owner, [PROGRAM])
         async with open_pool(database.for_role(INDEXER_ROLE)) as pool:
-            archive = Archive(pool, registry, None if covers is None else Covers.read(covers))
+            opened = Archive(pool, registry, None if covers is None else Covers.read(covers))
             if lake_path is None:
-                return await archive.to_postgres(open_sources(sources)), archive
-            with Lake.open(database.for_role(INDEXER_ROLE), lake_path) as lake:
-                return await archive.to_lake(open_sources(sources), lake), archive
+                return await opened.to_postgres(open_sources(sources)), opened
+            with Lake.open(database.for_role(INDEXER_ROLE), lake_path, bulk=True) as lake:
+                return await opened.to_lake(open_sources(sources), lake), opened
 
     return asyncio.run(main())
 
@@ -112,6 +115,42 @@ def test_a_file_is_loaded_whole(
         assert connection.execute("select slot from capstan.frontiers").fetchone() == (1000,)
 
 
+def held_by_lake(database: Database) -> list[Any]:
+    """Return rows, distinct signatures and the sum of slots of each kind of table."""
+    tables = ("ephemeral_vault.event_auto_deposit", "ephemeral_vault.raw_transactions", "capstan.transactions")
+    with open_duckdb() as duck:
+        attach_lake(duck, database.dsn, None, read_only=True)
+        return [
+            duck.execute(f"select sum(1), count(distinct signature), sum(slot) from lake.{table}").fetchone()
+            for table in tables
+        ]
+
+
+@pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
+def test_whatever_comes_again_in_whatever_order_is_in_the_lake_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """In the same lake transaction, in a later one, by a load that begins anew, and by another file."""
+    monkeypatch.setattr(files, "BATCH_BYTES", 10_000)
+    monkeypatch.setattr(archive, "LAKE_BYTES", 35_000)
+    monkeypatch.setattr(lake_load, "BODIES_BYTES", 15_000)
+    lines = bodies(150)
+    wanted = [(150, 150, sum(10 + n // 3 for n in range(1, 151)))] * 3
+    if order == "falling":
+        lines.reverse()
+    elif order == "shuffled":
+        random.Random(5).shuffle(lines)
+    path = write_lines(tmp_path / "some.ndjson", [*lines, *lines[100:], *lines[:20]])
+    load(database, [f"file:{path}"], tmp_path / "lake", "0:1000")
+    assert held_by_lake(database) == wanted
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute("update capstan.files set done = false, bytes_read = 0, lines_read = 0")
+    other = write_lines(tmp_path / "other.ndjson", lines[40:60])
+    load(database, [f"file:{path}", f"file:{other}"], tmp_path / "lake", "0:1000")
+    assert held_by_lake(database) == wanted
+    assert in_lake(database) == list(range(1, 151))
+
+
 def test_both_ways_into_the_lake_give_the_same(database: Database, tmp_path: Path) -> None:
     """Through Postgres and straight: the same events, transactions and bodies."""
     lines = bodies(100)
@@ -148,6 +187,21 @@ def test_bad_lines_are_counted_and_everything_around_them_goes_on(
     assert "line=6" in said.replace(" ", "")
     with psycopg.connect(database.dsn) as connection:
         assert connection.execute("select lines_read, bad_lines, done from capstan.files").fetchone() == (26, 5, True)
+
+
+@pytest.mark.parametrize("to_lake", [False, True])
+def test_numbers_that_no_chain_has_make_a_line_bad(database: Database, tmp_path: Path, to_lake: bool) -> None:
+    """They would fit a column while reading, and no table: the line goes, and a good one of its signature stays."""
+    lines = bodies(9)
+    wrong: list[bytes] = []
+    for place, value in (("slot", -1), ("blockTime", 1 << 50), ("blockTime", -5), ("fee", -1)):
+        body = json.loads(lines[len(wrong)])
+        (body["meta"] if place == "fee" else body)[place] = value
+        wrong.append(json.dumps(body).encode())
+    path = write_lines(tmp_path / "some.ndjson", [*wrong, *lines])
+    loaded, _ = load(database, [f"file:{path}"], tmp_path / "lake" if to_lake else None, "0:1000")
+    assert (loaded.transactions, loaded.bad_lines) == (9, 4)
+    assert (in_lake if to_lake else in_postgres)(database) == list(range(1, 10))
 
 
 def test_a_file_without_covers_moves_no_frontier(database: Database, tmp_path: Path) -> None:
@@ -319,8 +373,10 @@ def test_a_file_over_an_upgrade_is_read_by_the_versions_of_its_slots(
 LOADER = """
 import sys
 from pathlib import Path
+from indexer import archive
 from indexer.sources import files
 files.BATCH_BYTES = 20_000
+archive.LAKE_BYTES = 50_000
 sys.argv[0] = "capstan"
 from capstan.__main__ import main
 main()

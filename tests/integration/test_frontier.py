@@ -16,8 +16,9 @@ from indexer.sources.rpc import Rpc
 from indexer.store.audit import Stored, read_postgres
 from indexer.store.coverage import start_history
 from indexer.store.database import Database, Pool, connect, open_pool, session
+from indexer.store.holds import select_frontier
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import select_frontier, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.scripted_node import PROGRAM, Entry, ScriptedNode
 
 PROGRAMS = {PROGRAM.program_id: PROGRAM}

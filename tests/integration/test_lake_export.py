@@ -14,12 +14,14 @@ import pytest
 
 from indexer.errors import RetryableError, SettingsError
 from indexer.store import lake as lake_module
+from indexer.store.batch import Batch
 from indexer.store.database import INDEXER_ROLE, Database, connect
 from indexer.store.duck import attach_lake, open_duckdb
 from indexer.store.lake import Lake
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import Batch, promote, write_batch
-from tests.fixtures.vault_rows import VaultRows, load_vault_program
+from indexer.store.stored import promote
+from indexer.store.writer import write_batch
+from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()
 ID = PROGRAM.program_id
@@ -260,3 +262,24 @@ def test_a_killed_exporter_neither_loses_nor_doubles(database: Database, tmp_pat
     assert deposits(database) == expected(range(1, 2001))
     found = in_lake(database, "select sum(1), count(distinct signature) from lake.capstan.transactions")
     assert found == [(2000, 2000)]
+
+
+def test_rows_whose_time_is_not_known_hide_no_others(database: Database, tmp_path: Path) -> None:
+    """A first export of such rows and of two months; after another one, a filter on time still finds them all."""
+    rows = VaultRows(PROGRAM)
+    month = 31 * 86_400
+    times = [None, START_UNIX_S, START_UNIX_S + month, START_UNIX_S + 3 * month]
+    transactions = [rows.transaction(n, block_time=block_time) for n, block_time in enumerate(times, 1)]
+    events = [rows.deposit(row, rows.key()) for row in transactions]
+    write(database, Batch(transactions, events, frontiers={ID: 3}))
+    query = (
+        "select sum(slot) from lake.ephemeral_vault.event_auto_deposit "
+        f"where block_time < to_timestamp({START_UNIX_S + 2 * month})"
+    )
+    with Lake.open(database.for_role(INDEXER_ROLE), tmp_path / "lake") as lake:
+        lake.export()
+        assert in_lake(database, query) == [(5,)]
+        write(database, Batch(frontiers={ID: 4}))
+        lake.export()
+    assert in_lake(database, query) == [(5,)]
+    assert deposits(database) == expected(range(1, 5))

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.errors import DataError
+from indexer.store.batch import Batch
 from indexer.store.database import INDEXER_ROLE, Database, connect
 from indexer.store.duck import attach_lake, open_duckdb
 from indexer.store.lake import Lake
 from indexer.store.raw import RawBody, compress_body, decompress_body, iterate_bodies
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import Batch, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()

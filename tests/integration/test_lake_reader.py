@@ -13,12 +13,14 @@ from solders.signature import Signature
 
 from indexer.errors import DataError, RetryableError, SettingsError
 from indexer.store.accounts import AccountRow, Closed, write_accounts
+from indexer.store.batch import Batch
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect
+from indexer.store.identity import beat
 from indexer.store.lake import Lake
 from indexer.store.migrate import migrate
 from indexer.store.reader import Reader
 from indexer.store.registry import ensure_tables
-from indexer.store.writer import Batch, beat, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()

@@ -15,14 +15,16 @@ import pytest
 from indexer.errors import SettingsError
 from indexer.settings import IndexerSettings
 from indexer.store.accounts import AccountRow, write_accounts
+from indexer.store.batch import Batch
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect
+from indexer.store.identity import beat
 from indexer.store.lake import Lake
 from indexer.store.partitions import PARTITION_SLOTS
 from indexer.store.raw import iterate_bodies
 from indexer.store.reader import Reader
 from indexer.store.registry import ensure_tables
 from indexer.store.retention import Pruned
-from indexer.store.writer import Batch, beat, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import START_UNIX_S, VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()

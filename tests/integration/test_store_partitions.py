@@ -8,12 +8,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from indexer.store.batch import Batch, Written
 from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, connect, open_pool, session
 from indexer.store.partitions import PARTITION_SLOTS, TableName, ensure_partitions
 from indexer.store.raw import decompress_body
 from indexer.store.registry import ensure_tables
+from indexer.store.stored import drop_transactions
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import Batch, Written, drop_transactions, write_batch
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
 PROGRAM = load_vault_program()
@@ -183,3 +185,18 @@ def test_a_body_goes_where_its_transaction_goes(database: Database) -> None:
     with psycopg.connect(database.dsn) as connection:
         stored = {slot: decompress_body(body) for slot, body in connection.execute(query)}
     assert stored == {20: b"w" * 500, PARTITION_SLOTS + 1: b"second"}
+
+
+def test_a_body_that_fits_a_page_lies_in_its_row(database: Database) -> None:
+    """Only one that does not goes into a table of its own, and comes back as well."""
+    tables = prepare(database)
+    rows = VaultRows(PROGRAM)
+    fitting, long = rows.transaction(5), rows.transaction(6)
+    toasted = "select pg_relation_size(reltoastrelid) from pg_class where relname = 'raw_transactions_p0'"
+    bodies = {row.signature: rows.rng.randbytes(size) for row, size in ((fitting, 6_000), (long, 20_000))}
+    write(database, tables, Batch([fitting], raw={fitting.signature: bodies[fitting.signature]}))
+    assert select(database, toasted) == [(0,)]
+    write(database, tables, Batch([long], raw={long.signature: bodies[long.signature]}))
+    assert select(database, toasted) != [(0,)]
+    stored = select(database, "select signature, body from capstan.raw_transactions")
+    assert {signature: decompress_body(body) for signature, body in stored} == bodies

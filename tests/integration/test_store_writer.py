@@ -13,23 +13,15 @@ from indexer.chain.events import Problem
 from indexer.chain.idl import load_idl
 from indexer.chain.program import Program
 from indexer.errors import DataError, RetryableError
+from indexer.store.batch import Batch, TransactionRow, Written
 from indexer.store.copy import COPY_ROWS_MIN
 from indexer.store.database import INDEXER_ROLE, AsyncConnection, Database, connect, open_pool
+from indexer.store.holds import select_frontier
+from indexer.store.identity import beat, ensure_chain
 from indexer.store.registry import ensure_tables
+from indexer.store.stored import drop_transactions, promote, select_known, select_unfinalized
 from indexer.store.typed import ProgramTables
-from indexer.store.writer import (
-    Batch,
-    TransactionRow,
-    Written,
-    beat,
-    drop_transactions,
-    ensure_chain,
-    promote,
-    select_frontier,
-    select_known,
-    select_unfinalized,
-    write_batch,
-)
+from indexer.store.writer import write_batch
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
 T = TypeVar("T")

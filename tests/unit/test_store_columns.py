@@ -12,8 +12,8 @@ from indexer.chain.batch import IDENTITY_SCHEMA, EventColumns
 from indexer.chain.program import Program
 from indexer.store.columns import join, pack_column, pack_events
 from indexer.store.copy import pack_rows
+from indexer.store.rows import adapt_values
 from indexer.store.typed import plan_tables
-from indexer.store.writer import adapt_values
 from tests.fixtures.random_idls import programs_with_rows
 
 Case = tuple[Program, list[tuple[str, dict[str, Any]]]]

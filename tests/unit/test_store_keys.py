@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from indexer.store.keys import ALPHABET, base58_columns, decode_key, key_ranges
+from indexer.chain.base58_texts import ALPHABET
+from indexer.store.keys import base58_columns, decode_key, key_ranges
 
 KEYS = st.one_of(
     st.binary(min_size=32, max_size=32),
