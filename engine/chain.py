@@ -10,14 +10,14 @@ keeper 13 seconds of start. What was done is only believed at `finalized`.
 """
 
 import base64
-import binascii
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from solders.hash import Hash
+from solders.hash import Hash, ParseHashError
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -96,11 +96,9 @@ async def fetch_snapshot(
     if min_slot:
         options["minContextSlot"] = min_slot
     reply = await rpc.call("getMultipleAccounts", [keys, options])
-    try:
+    with _of_known_shape("getMultipleAccounts"):
         accounts = [_read_account(value) for value in reply["value"]]
         slot = int(reply["context"]["slot"])
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise RetryableError(f"getMultipleAccounts: the node's answer has an unknown shape: {error!r}") from error
     if len(accounts) != len(keys):
         raise RetryableError(f"getMultipleAccounts: asked for {len(keys)} accounts, answered {len(accounts)}")
     clock, payer_account, *rest = accounts
@@ -113,15 +111,18 @@ async def fetch_snapshot(
 async def fetch_blockhash(rpc: RpcClient) -> RecentBlockhash:
     """Return a blockhash to sign with. If a fork drops it, what was signed with it can never land, and expires."""
     reply = await rpc.call("getLatestBlockhash", [{"commitment": ACT_COMMITMENT}])
-    value = reply["value"]
-    return RecentBlockhash(Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"]))
+    with _of_known_shape("getLatestBlockhash"):
+        value = reply["value"]
+        return RecentBlockhash(Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"]))
 
 
 async def fetch_rent_exempt_lamports(rpc: RpcClient, sizes: Iterable[int]) -> dict[int, int]:
     """Return the rent-exempt minimum of accounts of each size in bytes."""
     wanted = sorted(set(sizes))
     answers = await rpc.batch([("getMinimumBalanceForRentExemption", [size]) for size in wanted])
-    return {size: int(_or_raise(answer)) for size, answer in zip(wanted, answers, strict=True)}
+    lamports = [_or_raise(answer) for answer in answers]
+    with _of_known_shape("getMinimumBalanceForRentExemption"):
+        return {size: int(answer) for size, answer in zip(wanted, lamports, strict=True)}
 
 
 async def fetch_view(rpc: RpcClient, signatures: Sequence[bytes]) -> View:
@@ -138,19 +139,32 @@ async def fetch_view(rpc: RpcClient, signatures: Sequence[bytes]) -> View:
     assert 0 < len(signatures) <= 256
     finalized = {"commitment": BELIEVE_COMMITMENT}
     first = await rpc.batch([("getBlockHeight", [finalized]), ("getSlot", [finalized])])
-    height, slot = int(_or_raise(first[0])), int(_or_raise(first[1]))
+    asked = [_or_raise(answer) for answer in first]
+    with _of_known_shape("getBlockHeight and getSlot"):
+        height, slot = (int(answer) for answer in asked)
     texts = [str(Signature(signature)) for signature in signatures]
     second = await rpc.batch(
         [("getBlockHeight", [finalized]), ("getSignatureStatuses", [texts, {"searchTransactionHistory": True}])]
     )
-    height = min(height, int(_or_raise(second[0])))
-    reply = _or_raise(second[1])
-    seen_slot, values = int(reply["context"]["slot"]), reply["value"]
+    again, reply = (_or_raise(answer) for answer in second)
+    with _of_known_shape("getBlockHeight and getSignatureStatuses"):
+        height = min(height, int(again))
+        seen_slot = int(reply["context"]["slot"])
+        statuses = tuple(_read_status(value) for value in reply["value"])
     if seen_slot < slot:
         raise RetryableError(f"the node's statuses are of slot {seen_slot}, behind the finalised slot {slot}")
-    if len(values) != len(signatures):
-        raise RetryableError(f"asked for {len(signatures)} signature statuses, answered {len(values)}")
-    return View(height, tuple(_read_status(value) for value in values))
+    if len(statuses) != len(signatures):
+        raise RetryableError(f"asked for {len(signatures)} signature statuses, answered {len(statuses)}")
+    return View(height, statuses)
+
+
+@contextmanager
+def _of_known_shape(method: str) -> Iterator[None]:
+    """Turn what reading an answer of another shape raises into one sentence; asked again, a node may do better."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, ParseHashError) as error:
+        raise RetryableError(f"{method}: the node's answer has an unknown shape: {error!r}") from error
 
 
 def _or_raise(answer: Any | RpcError) -> Any:

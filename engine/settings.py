@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from solders.pubkey import Pubkey
 
-from indexer.errors import SettingsError
+from indexer.errors import SettingsError, settings_refusal
 
 DEFAULT_PROGRAM = "EpheVau1t1111111111111111111111111111111111"
 
@@ -85,6 +85,4 @@ def read_settings(**flags: Any) -> EngineSettings:
     try:
         return EngineSettings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"the engine's setting {name} is wrong: {first['msg']}") from None
+        raise settings_refusal("the engine's setting", error) from None

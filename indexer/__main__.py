@@ -11,15 +11,26 @@ import typer
 
 from indexer.backfill import checked_range
 from indexer.catchup import CatchUp
-from indexer.commands.connection import (
+from indexer.commands.connection import opened
+from indexer.commands.options import (
+    CatchUpOnly,
+    Covers,
     DatabaseUrl,
     DataDir,
+    ExportInterval,
+    Genesis,
+    HistoryStart,
     Idls,
     LakeFolder,
+    LakeOnly,
+    MetricsHost,
+    MetricsPort,
+    Retention,
     RpcRate,
     RpcUrls,
+    SourceFiles,
+    WsUrl,
     joined_urls,
-    opened,
 )
 from indexer.console import reported, run_until_signalled, set_up_logs
 from indexer.health import served
@@ -40,68 +51,22 @@ log = structlog.get_logger("indexer")
 def index(
     *,
     rpc: RpcUrls = None,
-    ws: Annotated[
-        str | None,
-        typer.Option(help="PubSub url of the node [CAPSTAN_WS_URL, default: the first RPC's host, next port]"),
-    ] = None,
+    ws: WsUrl = None,
     rpc_rate: RpcRate = None,
     idl: Idls = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     lake: LakeFolder = None,
-    start: Annotated[
-        int | None,
-        typer.Option(
-            "--from", help="The slot at which the programs' histories start for you, where no node goes back to 0."
-        ),
-    ] = None,
-    export_interval: Annotated[
-        float | None, typer.Option(help="Seconds between two exports to the lake [CAPSTAN_EXPORT_INTERVAL_S, 10]")
-    ] = None,
-    retention: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AGE|off",
-            help="Keep finalized rows this long in PostgreSQL, such as 36h, 7d or 4w, and after that in the lake alone "
-            "[CAPSTAN_RETENTION, off]",
-        ),
-    ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            help="Serve /metrics (Prometheus), /health and /ready there; 0 picks a port [CAPSTAN_METRICS_PORT, off]"
-        ),
-    ] = None,
-    metrics_host: Annotated[
-        str | None, typer.Option(help="The address to serve them on [CAPSTAN_METRICS_HOST, default 127.0.0.1]")
-    ] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="file:PATH",
-            help="Read a file of transactions instead of a node: one getTransaction body a line, plain or zstd; "
-            "file:- is standard input; repeat for more.",
-        ),
-    ] = None,
-    covers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FROM:TO", help="The files have every finalized transaction of the programs in these slots."
-        ),
-    ] = None,
-    genesis: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HASH|mainnet-beta|testnet|devnet",
-            help="The chain that the files are of; needed while the database knows none.",
-        ),
-    ] = None,
-    lake_only: Annotated[
-        bool, typer.Option("--lake-only", help="Files go into the lake and not into PostgreSQL; needs --covers.")
-    ] = False,
-    catch_up: Annotated[
-        bool, typer.Option("--catch-up", help="Stop once everything finalized is stored and in the lake.")
-    ] = False,
+    start: HistoryStart = None,
+    export_interval: ExportInterval = None,
+    retention: Retention = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
+    source: SourceFiles = None,
+    covers: Covers = None,
+    genesis: Genesis = None,
+    lake_only: LakeOnly = False,
+    catch_up: CatchUpOnly = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Log as JSON lines, and print what --catch-up did as JSON.")
     ] = False,

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from solders.signature import Signature
 
 from indexer import metrics
-from indexer.crawl import bodies_of, crawl
-from indexer.intake import Programs, Read, read_bodies
+from indexer.crawl import bodies_of, crawl, list_closed
+from indexer.intake import Programs, Read, Unread, keep_unread, read_answers, read_bodies
 from indexer.sources import node
 from indexer.sources.rpc import Caller
-from indexer.store.coverage import Proof, Range
+from indexer.store.coverage import Proof, Range, select_cursor
 from indexer.store.database import AsyncConnection, Pool, session
-from indexer.store.stored import drop_transactions, select_stored, select_unfinalized
+from indexer.store.stored import StoredRow, drop_transactions, select_stored, select_unfinalized
 from indexer.store.typed import ProgramTables
 from indexer.store.writer import write_batch
 
@@ -39,11 +39,13 @@ class Settled:
         transactions: fetched, because they were not stored, or not as the finalized chain has them.
         dropped: taken away by a fork.
         touched: account -> slot of the newest of the fetched transactions that could write it.
+        unread: of the fetched ones, those of a version above ours: what they touched is not known.
     """
 
     transactions: int = 0
     dropped: int = 0
     touched: Mapping[bytes, int] = field(default_factory=dict)
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,9 @@ class Settler:
             for s, row in waiting.items()
             if row.blockhash is not None and row.blockhash == blockhashes.get(row.slot)
         }
-        missing = {s: slot for s, slot in final.items() if s not in kept or (s in waiting and s not in promoted)}
-        read = await self.fetch(rpc, missing, blockhashes)
+        settled = {s for s, row in kept.items() if row.is_read and (s not in waiting or s in promoted)}
+        missing = {s: slot for s, slot in final.items() if s not in settled}
+        read = await self.fetch(rpc, missing, blockhashes, dict.fromkeys(missing, (proof.program_id,)))
         return Prepared([proof], read, promoted, gone)
 
     async def prepare_blocks(self, rpc: Caller, proofs: Sequence[Proof]) -> Prepared:
@@ -129,15 +132,20 @@ class Settler:
         program_ids = {proof.program_id for proof in proofs}
         kept = read_bodies([], self.programs, "finalized")
         listed: dict[bytes, int] = {}
+        closed: dict[int, node.ClosedBlock] = {}
         async for slot, block in crawl(rpc, *span):
+            if isinstance(block, node.ClosedBlock):
+                closed[slot] = block
+                continue
             bodies = bodies_of(slot, block, program_ids)
-            read = read_bodies(bodies, self.programs, "finalized", blockhashes={slot: block.blockhash})
+            read = read_answers(rpc, bodies, self.programs, "finalized", blockhashes={slot: block.blockhash})
             wanted = {row.signature for row in read.transactions if program_ids.intersection(row.mentions)}
             listed |= dict.fromkeys(wanted, slot)
             async with session(self.pool) as connection:
                 stored = await select_stored(connection, wanted)
-            final = {s for s, row in stored.items() if row.slot == slot and row.commitment == "finalized"}
-            _keep(kept, read, wanted - final)
+            _keep(kept, read, wanted - _final_in(stored, listed))
+        if closed:
+            await self._open(rpc, closed, program_ids, kept=kept, listed=listed)
         gone: dict[bytes, int] = {}
         for program_id in program_ids:
             absent, contradicted = await self._ask_unlisted(rpc, program_id, listed, span)
@@ -149,26 +157,65 @@ class Settler:
             gone |= absent
         return Prepared(proofs, kept, {}, gone)
 
-    async def fetch(self, rpc: Caller, wanted: Mapping[bytes, int], blockhashes: Mapping[int, str]) -> Read:
+    async def _open(
+        self,
+        rpc: Caller,
+        closed: Mapping[int, node.ClosedBlock],
+        program_ids: Set[bytes],
+        *,
+        kept: Read,
+        listed: dict[bytes, int],
+    ) -> None:
+        """Read transaction by transaction what names the programs in blocks that are not shown as a whole."""
+        listed_by: dict[bytes, tuple[bytes, ...]] = {}
+        slots: dict[bytes, int] = {}
+        for program_id in sorted(program_ids):
+            async with session(self.pool) as connection:
+                cursor = await select_cursor(connection, program_id, max(closed))
+            before = None if cursor is None else str(Signature(cursor))
+            for signature, slot in slots_of(await list_closed(rpc, program_id, closed, before)).items():
+                slots[signature] = slot
+                listed_by[signature] = (*listed_by.get(signature, ()), program_id)
+        listed |= slots
+        async with session(self.pool) as connection:
+            final = _final_in(await select_stored(connection, slots), slots)
+        missing = {signature: slot for signature, slot in slots.items() if signature not in final}
+        read = await self.fetch(rpc, missing, {slot: block.blockhash for slot, block in closed.items()}, listed_by)
+        _keep(kept, read, missing.keys())
+
+    async def fetch(
+        self,
+        rpc: Caller,
+        wanted: Mapping[bytes, int],
+        blockhashes: Mapping[int, str],
+        listed_by: Mapping[bytes, tuple[bytes, ...]],
+    ) -> Read:
         """
-        Fetch finalized transactions (signature -> slot) and read them.
+        Fetch finalized transactions (signature -> slot) and read them; what is not shown is kept as far as it is known.
+
+        Args:
+            listed_by: signature -> programs that are known to list it, for what cannot be read.
 
         Raises:
             RetryableError: the node lists one and does not have it there.
         """
         texts = [str(Signature(signature)) for signature in wanted]
-        bodies = await node.fetch_transactions(rpc, texts, commitment="finalized")
-        found = [body for body in bodies if body is not None]
-        if len(found) < len(texts):
-            absent = texts[bodies.index(None)]
+        answers = await node.fetch_transactions(rpc, texts, commitment="finalized")
+        if None in answers:
+            absent = texts[answers.index(None)]
             raise rpc.distrust(f"{rpc.shown_url} lists {absent} as finalized and does not have it")
-        read = await _read_in_slices(found, self.programs, blockhashes)
+        found = [answer for answer in answers if isinstance(answer, bytes)]
+        read = await _read_in_slices(rpc, found, self.programs, blockhashes)
         for row in read.transactions:
             if wanted.get(row.signature) != row.slot:
                 raise rpc.distrust(
                     f"{rpc.shown_url} lists {Signature(row.signature)} in slot {wanted.get(row.signature)} and shows "
                     f"it in {row.slot}"
                 )
+        refused = {s: a.version for s, a in zip(wanted, answers, strict=True) if isinstance(a, node.Unsupported)}
+        if refused:
+            slots = {signature: wanted[signature] for signature in refused}
+            keep_unread(read, await _ask_unread(rpc, slots, refused, listed_by), blockhashes)
         return read
 
     async def write(self, prepared: Prepared, *, finish: Finish | None = None) -> Settled:
@@ -180,7 +227,8 @@ class Settler:
             batch = prepared.read.batch(finalized=prepared.promoted, frontiers={}, coverage=prepared.proofs)
             written = await write_batch(connection, batch, self.tables, finish=finish)
         metrics.EVENTS.inc(written.events)
-        return Settled(len(prepared.read.transactions), dropped, prepared.read.touched)
+        rows = prepared.read.transactions
+        return Settled(len(rows), dropped, prepared.read.touched, sum(row.fee is None for row in rows))
 
     async def _ask_unlisted(
         self, rpc: Caller, program_id: bytes, listed: Mapping[bytes, int], area: Range
@@ -214,12 +262,44 @@ class Settler:
         return gone, final
 
 
-async def _read_in_slices(bodies: Sequence[bytes], programs: Programs, blockhashes: Mapping[int, str]) -> Read:
+async def _ask_unread(
+    rpc: Caller,
+    slots: Mapping[bytes, int],
+    versions: Mapping[bytes, int],
+    listed_by: Mapping[bytes, tuple[bytes, ...]],
+) -> list[Unread]:
+    """Ask what else the node says of transactions that it does not show: whether they failed, and when they were."""
+    times = await node.fetch_block_times(rpc, sorted(set(slots.values())))
+    unread: list[Unread] = []
+    signatures = list(slots)
+    for start in range(0, len(signatures), node.STATUSES_PER_CALL_MAX):
+        some = signatures[start : start + node.STATUSES_PER_CALL_MAX]
+        _, statuses = await node.fetch_statuses(rpc, [str(Signature(signature)) for signature in some])
+        for signature, status in zip(some, statuses, strict=True):
+            slot = slots[signature]
+            if status is None or status.slot != slot:
+                raise rpc.distrust(f"{rpc.shown_url} lists {Signature(signature)} in slot {slot}, and not its status")
+            version, mentions = versions[signature], listed_by.get(signature, ())
+            unread.append(Unread(signature, slot, status.err, times.get(slot), version, mentions))
+    return unread
+
+
+def _final_in(stored: Mapping[bytes, StoredRow], slots: Mapping[bytes, int]) -> set[bytes]:
+    """Return what is stored as it is for good: read, and finalized in its slot."""
+    return {
+        s for s, row in stored.items() if row.is_read and row.slot == slots.get(s) and row.commitment == "finalized"
+    }
+
+
+async def _read_in_slices(
+    rpc: Caller, bodies: Sequence[bytes], programs: Programs, blockhashes: Mapping[int, str]
+) -> Read:
     """Read finalized bodies, and let others of this process run in between: a live feed waits for milliseconds."""
     # Of the registry as it is now: where that changes in between, the writer refuses the whole.
     read = read_bodies([], programs, "finalized")
     for start in range(0, len(bodies), SLICE_SIZE):
-        part = read_bodies(bodies[start : start + SLICE_SIZE], programs, "finalized", blockhashes=blockhashes)
+        some = bodies[start : start + SLICE_SIZE]
+        part = read_answers(rpc, some, programs, "finalized", blockhashes=blockhashes)
         _keep(read, part, {row.signature for row in part.transactions})
         await asyncio.sleep(0)
     return read

@@ -6,21 +6,21 @@ node that says "skipped" may only be missing it. So the chain is followed from a
 list of blocks only tells which to fetch together.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 
 import msgspec
 from solders.pubkey import Pubkey
 
 from indexer.errors import RetryableError
 from indexer.sources import node
-from indexer.sources.node import Block
+from indexer.sources.node import Block, ClosedBlock, SignatureInfo
 from indexer.sources.rpc import Caller
 
 # Fetched and held together: a full block may be several megabytes.
 BLOCKS_TOGETHER = 4
 
 
-async def crawl(rpc: Caller, from_slot: int, to_slot: int) -> AsyncIterator[tuple[int, Block]]:
+async def crawl(rpc: Caller, from_slot: int, to_slot: int) -> AsyncIterator[tuple[int, Block | ClosedBlock]]:
     """
     Give every finalized block of [from_slot, to_slot], highest first; when it ends, there are no others.
 
@@ -60,6 +60,32 @@ async def _parent_above(rpc: Caller, slot: int) -> int:
     if header.parent_slot > slot:
         raise rpc.distrust(f"{rpc.shown_url} does not list the block of slot {header.parent_slot}")
     return header.parent_slot
+
+
+async def list_closed(
+    rpc: Caller, program_id: bytes, blocks: Mapping[int, ClosedBlock], cursor: str | None
+) -> list[SignatureInfo]:
+    """
+    Return what names a program in blocks that the node does not open, as its index of addresses has it.
+
+    Args:
+        rpc: one node, which also gave the blocks; `pinned`.
+        blocks: by slot, at least one.
+        cursor: a signature above all of them to begin at; None begins at the newest.
+
+    Raises:
+        RetryableError: the index does not reach so far back, or contradicts the blocks.
+    """
+    found: list[SignatureInfo] = []
+    async for step in node.list_signatures(
+        rpc, program_id, commitment="finalized", from_slot=min(blocks), to_slot=max(blocks), cursor=cursor
+    ):
+        await node.check_reach(rpc, step)
+        found += [info for info in step.infos if info.slot in blocks]
+    for info in found:
+        if info.signature not in blocks[info.slot].signatures:
+            raise rpc.distrust(f"{rpc.shown_url} lists {info.signature} in slot {info.slot}, whose block lacks it")
+    return found
 
 
 def bodies_of(slot: int, block: Block, program_ids: Collection[bytes]) -> list[bytes]:

@@ -17,7 +17,7 @@ from solders.pubkey import Pubkey
 from indexer import metrics
 from indexer.accounts import Accounts, Seen
 from indexer.errors import RetryableError
-from indexer.intake import Programs, read_bodies
+from indexer.intake import Programs, read_answers
 from indexer.sources import node
 from indexer.sources.pubsub import Notification, Subscription, subscribed
 from indexer.sources.rpc import Caller
@@ -159,16 +159,14 @@ class Live:
         try:
             match notification.tag[0]:
                 case "logs":
-                    await self.want({str(result["value"]["signature"]): int(result["context"]["slot"])})
+                    signature, slot = node.read_logs_notification(result)
+                    await self.want({signature: slot})
                 case "account":
-                    value = result["value"]
-                    address = bytes(Pubkey.from_string(value["pubkey"]))
-                    account = node.read_account(address, value["account"])
-                    await self._states.put((int(result["context"]["slot"]), address, account))
+                    await self._states.put(node.read_account_notification(result))
                 case _:  # slots only keep the silence watchdog content
                     return
-        except (LookupError, TypeError, ValueError) as error:
-            raise RetryableError(f"the node sent a notification of an unknown shape: {error!r}") from error
+        except ValueError as error:
+            raise RetryableError(f"the node sent a notification of an unknown shape: {error}") from error
 
     async def _store(self, batch: Sequence[Wanted]) -> None:
         # One node for both: the header first, so that a fork in between can only make it the older one.
@@ -178,8 +176,14 @@ class Live:
         for wanted, body in zip(batch, bodies, strict=True):
             if body is None:
                 self._later(wanted)
-        found = [body for body in bodies if body is not None]
-        read = read_bodies(found, self.programs, COMMITMENT, blockhashes=blockhashes)
+            elif isinstance(body, node.Unsupported):
+                log.warning(
+                    "left to the enumeration: its version cannot be read",
+                    signature=wanted.signature,
+                    version=body.version,
+                )
+        found = [body for body in bodies if isinstance(body, bytes)]
+        read = read_answers(rpc, found, self.programs, COMMITMENT, blockhashes=blockhashes)
         if not read.transactions:
             return
         with metrics.WRITE_SECONDS.time():

@@ -32,10 +32,11 @@ from indexer.store.identity import beat, ensure_chain
 from indexer.store.lake import Exported, Lake
 from indexer.store.status import read_status
 from indexer.store.typed import ProgramTables
+from indexer.unread import read_again
 
 NAME = "indexer"
 BEAT_INTERVAL_S = 1.0
-# Counting what is not complete, or could not be read, looks at whole tables.
+# Counting what could not be read looks at all of it.
 MEASURE_INTERVAL_S = 30.0
 PRUNE_INTERVAL_S = 60.0
 REPAIR_INTERVAL_S = 0.2
@@ -100,6 +101,10 @@ class Indexer:
         while await self.backfills.is_open():
             await self.backfills.run(progress)
             await self.frontier.advance(progress)
+        try:
+            await self.read_again()
+        except RetryableError as error:  # it was not there before, and may be asked for at any other start
+            log.warning("what was of a version too new is not read yet", error=str(error))
         await self.accounts.snapshot()
         await self.export()
         try:
@@ -128,6 +133,7 @@ class Indexer:
                 ("metrics", self._measure_on),
                 ("export", self._export_on),
                 ("registry", self._follow_registry),
+                ("unread", self._read_again_once),
             ):
                 parts.create_task(self._keep(name, part), name=name)
             parts.create_task(self._keep("frontier", lambda: self._advance_on(progress)), name="frontier")
@@ -237,9 +243,20 @@ class Indexer:
             first = False
             await asyncio.sleep(self.settings.enumerate_interval_s)
 
+    async def read_again(self) -> None:
+        """Read what an earlier version of this code could not."""
+        count = await read_again(self.rpc, self.pool, self.programs, self.tables)
+        metrics.TRANSACTIONS.labels("enumeration").inc(count)
+        if count:
+            log.info("read what was of a version too new", transactions=count)
+
+    async def _read_again_once(self) -> None:
+        await self.read_again()
+        await asyncio.Event().wait()
+
     def _owe_accounts(self, settled: Settled) -> None:
-        """What a listing brought, or a fork took, no notification may ever tell of."""
-        self.accounts.owe(settled.touched, everything=settled.dropped > 0)
+        """What a listing brought, or a fork took, or nobody could read, no notification may ever tell of."""
+        self.accounts.owe(settled.touched, everything=settled.dropped > 0 or settled.unread > 0)
 
     async def _repair_on(self) -> None:
         while True:
@@ -262,10 +279,11 @@ class Indexer:
         while True:
             await self.live.connected.wait()
             count = await self.accounts.snapshot()
-            finalized = await node.fetch_slot(self.rpc, "finalized")
+            rpc = self.rpc.pinned()
+            finalized = await node.fetch_slot(rpc, "finalized")
             for program_id in self.programs:
                 recent = await node.fetch_signatures(
-                    self.rpc, program_id, commitment="confirmed", after_slot=finalized, up_to_slot=2**63 - 1
+                    rpc, program_id, commitment="confirmed", after_slot=finalized, up_to_slot=2**63 - 1
                 )
                 await self.live.want({info.signature: info.slot for info in recent})
             log.info("following", accounts=count, finalized_slot=finalized)

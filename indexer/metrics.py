@@ -31,7 +31,9 @@ LAG_SLOTS = Gauge("capstan_lag_slots", "The tip less the frontier", ["program"])
 GAPS = Gauge("capstan_gaps", "Ranges below the newest proven slot that are not proven", ["program"])
 PROBLEMS = Gauge("capstan_problems", "What was there and could not be read, by program and kind", ["program", "kind"])
 OPEN_JOBS = Gauge("capstan_open_jobs", "Pieces of backfills that are not done")
-INCOMPLETE = Gauge("capstan_incomplete_transactions", "Transactions whose logs were cut or absent")
+INCOMPLETE = Gauge(
+    "capstan_incomplete_transactions", "Transactions whose logs were cut or absent, or whose version is too new"
+)
 QUEUE_DEPTH = Gauge("capstan_queue_depth", "What waits to be stored, by queue", ["queue"])
 EXPORT_LAG_SLOTS = Gauge("capstan_export_lag_slots", "The lowest frontier less the lake's lowest watermark")
 CONNECTED = Gauge("capstan_pubsub_connected", "1 while the subscriptions are up")

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from indexer.errors import SettingsError
+from indexer.errors import settings_refusal
 
 DATA_DIR_DEFAULT = Path(".data")
 
@@ -47,9 +47,7 @@ class IndexerSettings(BaseSettings):
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type] # pydantic checks them
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"the setting {name} is not valid: {first['msg']}") from None
+            raise settings_refusal("the setting", error) from None
 
     @field_validator("retention")
     @classmethod

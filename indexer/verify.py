@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from solders.signature import Signature
 
 from indexer.coverage import Prepared, Settler
-from indexer.crawl import bodies_of, crawl
-from indexer.intake import Programs, read_bodies
+from indexer.crawl import bodies_of, crawl, list_closed
+from indexer.intake import Programs, read_answers
 from indexer.sources import node
 from indexer.sources.rpc import Caller
-from indexer.store.coverage import Means, Proof, Range
+from indexer.store.coverage import Means, Proof, Range, select_cursor
 from indexer.store.database import Pool, session
 from indexer.store.typed import ProgramTables
 from indexer.store.verify import (
@@ -71,12 +71,15 @@ class Report:
 
     Args:
         checked: transactions on the chain.
-        incomplete: stored ones whose logs were cut or absent; no difference, as the chain may have no more.
+        incomplete: stored ones whose logs were cut or absent, or that are unread; no difference, as the chain may have
+            no more.
+        unread: stored ones of a version above what could be read; a repair asks for them again.
     """
 
     checked: int = 0
     differences: list[Difference] = field(default_factory=list)
     incomplete: list[bytes] = field(default_factory=list)
+    unread: list[bytes] = field(default_factory=list)
     lake: list[LakeCount] = field(default_factory=list)
     fetched: int = 0
     removed: int = 0
@@ -122,10 +125,11 @@ class Verifier:
         try:
             for program_id in self.programs:
                 async for piece in self._pieces(rpc, program_id, span, means):
-                    found = await self._compare(program_id, piece, lake, report)
+                    found, unread = await self._compare(program_id, piece, lake, report)
                     if repair:
                         proof = Proof(program_id, *piece.span, means)
-                        await self._repair(rpc, piece, found, proof=proof, report=report)
+                        unread = await self._repair(rpc, piece, found, unread, proof=proof, report=report)
+                    report.unread += unread
                     on_piece(piece.span.to_slot - piece.span.from_slot + 1, len(piece.on_chain))
                 if lake is not None:
                     await self._compare_lake(lake, program_id, span, report, repair=repair)
@@ -150,15 +154,27 @@ class Verifier:
 
     async def _in_blocks(self, rpc: Caller, program_id: bytes, span: Range) -> dict[bytes, tuple[int, Any]]:
         on_chain: dict[bytes, tuple[int, Any]] = {}
+        closed: dict[int, node.ClosedBlock] = {}
         async for slot, block in crawl(rpc, *span):
-            for row in read_bodies(bodies_of(slot, block, [program_id]), self.programs, "finalized").transactions:
+            if isinstance(block, node.ClosedBlock):
+                closed[slot] = block
+                continue
+            bodies = bodies_of(slot, block, [program_id])
+            for row in read_answers(rpc, bodies, self.programs, "finalized").transactions:
                 if program_id in row.mentions:
                     on_chain[row.signature] = (slot, None if row.err is None else json.loads(row.err))
+        if closed:
+            async with session(self.pool) as connection:
+                cursor = await select_cursor(connection, program_id, max(closed))
+            before = None if cursor is None else str(Signature(cursor))
+            infos = await list_closed(rpc, program_id, closed, before)
+            on_chain |= {bytes(Signature.from_string(i.signature)): (i.slot, i.err) for i in infos}
         return on_chain
 
     async def _compare(
         self, program_id: bytes, piece: Piece, lake: LakeView | None, report: Report
-    ) -> list[Difference]:
+    ) -> tuple[list[Difference], list[bytes]]:
+        """Return what differs, and what is stored as the chain has it but could not be read."""
         async with session(self.pool) as connection:
             kept = await select_kept(connection, program_id, piece.span)
             absent = piece.on_chain.keys() - kept.keys()
@@ -178,8 +194,9 @@ class Verifier:
             ]
         report.checked += len(piece.on_chain)
         report.differences += found
-        report.incomplete += [s for s, row in kept.items() if not row.complete and s in piece.on_chain]
-        return found
+        there = {s: row for s, row in {**elsewhere, **kept}.items() if s in piece.on_chain}
+        report.incomplete += [s for s, row in there.items() if not row.complete]
+        return found, [s for s, row in there.items() if not row.read]
 
     async def _compare_lake(
         self, lake: LakeView, program_id: bytes, span: Range, report: Report, *, repair: bool
@@ -193,9 +210,21 @@ class Verifier:
             report.rewritten += len(wrong)
 
     async def _repair(
-        self, rpc: Caller, piece: Piece, found: Sequence[Difference], *, proof: Proof, report: Report
-    ) -> None:
-        """Take out what is not on the chain after a second answer, fetch what is missing, and prove the piece."""
+        self,
+        rpc: Caller,
+        piece: Piece,
+        found: Sequence[Difference],
+        unread: Sequence[bytes],
+        *,
+        proof: Proof,
+        report: Report,
+    ) -> list[bytes]:
+        """
+        Take out what is not on the chain after a second answer, fetch what is missing or unread, and prove the piece.
+
+        Returns:
+            What still cannot be read.
+        """
         wrong = {d.signature: d.slot for d in found if d.kind == "extra"}
         await _check_gone(rpc, wrong)
         # What the chain has otherwise is taken out where it is stored, and comes back as it is.
@@ -206,11 +235,14 @@ class Verifier:
             if wrong:
                 await delete_wrong(connection, wrong)
         settler = Settler(self.pool, self.programs, self.tables)
-        again = {d.signature: piece.on_chain[d.signature][0] for d in found if d.signature in piece.on_chain}
-        read = await settler.fetch(rpc, again, {})
+        wanted = {*unread, *(d.signature for d in found if d.signature in piece.on_chain)}
+        again = {signature: piece.on_chain[signature][0] for signature in wanted}
+        read = await settler.fetch(rpc, again, {}, dict.fromkeys(again, (proof.program_id,)))
         await settler.write(Prepared([proof], read, {}, {}))
+        still = [row.signature for row in read.transactions if row.fee is None]
         report.removed += sum(d.kind == "extra" for d in found)
-        report.fetched += len(again)
+        report.fetched += len(again) - len(still)
+        return still
 
 
 async def _check_gone(rpc: Caller, wrong: Mapping[bytes, int]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from indexer.errors import SettingsError
+from indexer.errors import SettingsError, settings_refusal
 from localnet.traffic.mix import DEFAULT_MIX, read_mix
 
 DAY_S = 86_400
@@ -64,9 +64,7 @@ class LocalnetSettings(BaseSettings):
         try:
             settings = cls(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks them
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"localnet's setting {name} is not valid: {first['msg']}") from None
+            raise settings_refusal("localnet's setting", error) from None
         if settings.finalized_distance < settings.confirmed_distance:
             raise SettingsError(
                 f"finalized_distance {settings.finalized_distance} is below confirmed_distance "

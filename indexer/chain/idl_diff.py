@@ -47,7 +47,7 @@ def _heads(old: Idl, new: Idl) -> Iterator[Change]:
     if old.name != new.name:
         yield Change("name_changed", "name", f"was {old.name} and is {new.name}", readable=True)
     if old.address != new.address:
-        yield Change("address_changed", "address", f"was {old.address} and is {new.address}", readable=True)
+        yield Change("address_changed", "address", _address_change(old.address, new.address), readable=True)
 
 
 def _entries(part: str, old: Sequence[_Entry], new: Sequence[_Entry], tail: Tail) -> Iterator[Change]:
@@ -125,11 +125,16 @@ def _account_lists(old: Sequence[InstructionAccount], new: Sequence[InstructionA
             said = ", ".join(f"{'' if getattr(other, word) else 'not '}{word}" for word in flags)
             yield Change("account_flags_changed", at, f"is {said} now", readable=True)
         if account.address != other.address:
-            detail = f"had the address {account.address} and has {other.address}"
-            yield Change("account_address_changed", at, detail, readable=True)
+            yield Change("account_address_changed", at, _address_change(account.address, other.address), readable=True)
     for account in new[len(old) :]:
         if account.name not in old_names:
             yield Change("account_appended", f"{path}.{account.name}", "is new at the end", readable=True)
+
+
+def _address_change(old: str | None, new: str | None) -> str:
+    """Say how an address changed that an IDL need not name."""
+    was = "was not named" if old is None else f"was {old}"
+    return f"{was} and is not named any more" if new is None else f"{was} and is {new}"
 
 
 def _types(old: Idl, new: Idl) -> Iterator[Change]:

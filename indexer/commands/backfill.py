@@ -3,23 +3,25 @@
 """
 
 import asyncio
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from indexer.backfill import Backfills
 from indexer.catchup import CatchUp
-from indexer.commands.connection import (
+from indexer.commands.connection import opened
+from indexer.commands.options import (
+    By,
     DatabaseUrl,
     DataDir,
     FirstSlot,
     Idls,
     LastSlot,
+    Means,
     RpcRate,
     RpcUrls,
+    Workers,
     joined_urls,
-    opened,
 )
 from indexer.console import reported, run_until_signalled, set_up_logs
 from indexer.idls import named_programs
@@ -29,23 +31,12 @@ from indexer.settings import IndexerSettings
 from indexer.store.database import Database, open_database
 
 
-class Means(StrEnum):
-    """How the range is proven."""
-
-    SIGNATURES = "signatures"
-    BLOCKS = "blocks"
-
-
 def backfill(
     *,
     first: FirstSlot = None,
     last: LastSlot = None,
-    by: Annotated[
-        Means, typer.Option(help="Ask for the programs' signatures, or for every block of the range.")
-    ] = Means.SIGNATURES,
-    workers: Annotated[
-        int | None, typer.Option(help="Jobs at the same time in this process [CAPSTAN_WORKERS, 3]")
-    ] = None,
+    by: By = Means.SIGNATURES,
+    workers: Workers = None,
     rpc: RpcUrls = None,
     rpc_rate: RpcRate = None,
     idl: Idls = None,

@@ -1,14 +1,11 @@
 """
-What the commands that talk to a chain and a database have in common: their flags, and how both are opened.
+How the commands that talk to a chain and a database open both. Their flags are in options.py.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Annotated, NamedTuple
-
-import typer
+from typing import NamedTuple
 
 from indexer.intake import Programs
 from indexer.loop import check_chain
@@ -21,37 +18,6 @@ from indexer.store.migrate import migrate
 # Fewer attempts than later on: who starts a command wants to know soon that the url is wrong.
 START_ATTEMPTS_MAX = 4
 
-RpcUrls = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="HTTP url of a Solana node; repeat it for nodes that stand in for each other "
-        "[CAPSTAN_RPC_URL with commas, default http://127.0.0.1:8899]"
-    ),
-]
-RpcRate = Annotated[
-    float | None, typer.Option(help="Calls a second that each node is asked at most [CAPSTAN_RPC_RATE, no limit]")
-]
-Idls = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[PROGRAM=]FILE",
-        help="An Anchor IDL to index, with the program id where the file has none; repeat for more. "
-        "Default: the home programs.",
-    ),
-]
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(help="PostgreSQL 15 or newer [DATABASE_URL, default: an embedded server in the data folder]"),
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where embedded server and lake live [CAPSTAN_DATA_DIR, default .data]")
-]
-LakeFolder = Annotated[
-    Path | None, typer.Option(help="Folder of the lake's Parquet files [CAPSTAN_LAKE, default DATA_DIR/lake]")
-]
-FirstSlot = Annotated[int | None, typer.Option("--from", help="The first slot; default 0.")]
-LastSlot = Annotated[int | None, typer.Option("--to", help="The last slot, inclusive; default the newest final one.")]
-
 
 class Opened(NamedTuple):
     """A chain and a database that belong together, and the programs in all their versions."""
@@ -59,11 +25,6 @@ class Opened(NamedTuple):
     rpc: Endpoints
     pool: Pool
     registry: Registry
-
-
-def joined_urls(urls: Sequence[str] | None) -> str | None:
-    """Return repeated flags as the setting has them; None where there was no flag."""
-    return ",".join(urls) if urls else None
 
 
 @asynccontextmanager

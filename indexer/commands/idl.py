@@ -15,6 +15,7 @@ from indexer.chain.idl import load_idl
 from indexer.chain.idl_diff import diff_idls, is_readable
 from indexer.commands.idl_add import add
 from indexer.commands.idl_tables import diff_json, diff_tables, idl_json, idl_tables, open_console
+from indexer.commands.options import ShownAsJson
 from indexer.console import reported
 from indexer.errors import SettingsError
 from indexer.idls import read_idl
@@ -38,7 +39,7 @@ idl = typer.Typer(
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An Anchor IDL, either format.")],
     *,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json_output: ShownAsJson = False,
 ) -> None:
     """Show what an IDL describes: instructions, events, accounts, types, errors, discriminators, conflicts."""
     with reported():
@@ -54,7 +55,7 @@ def diff(
     old: Annotated[Path, typer.Argument(metavar="A", help="The older IDL.")],
     new: Annotated[Path, typer.Argument(metavar="B", help="The newer IDL.")],
     *,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json_output: ShownAsJson = False,
 ) -> None:
     """
     Compare two IDLs of one program: what an upgrade changed, and whether data written under A is readable with B.

@@ -13,6 +13,7 @@ from solders.pubkey import Pubkey
 
 from indexer.chain.idl_diff import Change, diff_idls
 from indexer.chain.program import Program
+from indexer.commands.options import DatabaseUrl, DoneAsJson, ServerDir
 from indexer.commands.redecode import read_program_id
 from indexer.console import reported
 from indexer.idls import read_idl
@@ -39,14 +40,9 @@ def add(
             help="The first slot in which the upgraded program ran [default: the first one after the newest known]",
         ),
     ] = None,
-    database_url: Annotated[
-        str | None,
-        typer.Option(help="PostgreSQL 15 or newer [DATABASE_URL, default: an embedded server in the data folder]"),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the embedded server lives [CAPSTAN_DATA_DIR, default .data]")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: ServerDir = None,
+    json_output: DoneAsJson = False,
 ) -> None:
     """
     Register an IDL as valid from a slot on, and widen the tables for it. What is stored stays as it is.

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from solders.pubkey import Pubkey
 
+from indexer.commands.options import DatabaseUrl, DoneAsJson, ServerDir
 from indexer.console import reported
 from indexer.errors import DataError, SettingsError
 from indexer.redecode import Redecoded, redecode
@@ -37,14 +37,9 @@ def redecode_command(
     to_slot: Annotated[
         int | None, typer.Option("--to", min=0, metavar="SLOT", help="The last slot; default: the newest.")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        typer.Option(help="PostgreSQL 15 or newer [DATABASE_URL, default: an embedded server in the data folder]"),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the embedded server lives [CAPSTAN_DATA_DIR, default .data]")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: ServerDir = None,
+    json_output: DoneAsJson = False,
 ) -> None:
     """Decode stored transactions again with the registered IDLs. Safe to repeat, and beside a running indexer."""
     with reported():

@@ -9,14 +9,12 @@ from typing import Annotated, Any
 import typer
 from solders.pubkey import Pubkey
 
-from indexer.commands.connection import DatabaseUrl, DataDir
+from indexer.commands.options import DatabaseUrl, DataDir
 from indexer.console import reported
 from indexer.settings import IndexerSettings
 from indexer.store.database import open_database
 from indexer.store.status import Part, ProgramStatus, Status, read_status
 
-# A cluster's nominal pace: for "about so many seconds" only.
-SLOT_S = 0.4
 UNKNOWN = "unknown_discriminator"
 
 
@@ -48,7 +46,8 @@ def as_object(found: Status) -> dict[str, Any]:
                 "history_start": row.history_start,
                 "frontier": row.frontier,
                 "lag_slots": _lag(row),
-                "lag_s": None if row.lag_slots is None else round(max(row.lag_slots, 0) * SLOT_S, 1),
+                "lag_s": None if row.lag is None else round(row.lag.seconds, 1),
+                "lag_s_estimated": None if row.lag is None else row.lag.estimated,
                 "proven_ago_s": _rounded(row.proven_ago_s),
             }
             for row in found.programs
@@ -81,7 +80,7 @@ def lines_of(found: Status) -> list[str]:
             f"{row.to_slot:,}, listed: {listed}; jobs: {row.jobs_done:,} done, {row.jobs_open:,} open, "
             f"{row.jobs_held:,} held" + (f"; last error: {row.last_error}" if row.last_error else "")
         )
-    lines.append(f"transactions with cut or absent logs: {found.incomplete:,}")
+    lines.append(f"transactions that are not complete (logs cut or absent, or a newer version): {found.incomplete:,}")
     lines += [
         f"not readable: {row.total:,} {row.kind} of {row.program}, last in slot {row.newest_slot:,}"
         for row in found.problems
@@ -92,8 +91,10 @@ def lines_of(found: Status) -> list[str]:
 def _program_line(row: ProgramStatus) -> str:
     if row.frontier is None:
         return f"{row.name}: nothing is proven yet"
-    lag = _lag(row)
-    behind = "the tip is not known" if lag is None else f"{lag:,} slots (about {lag * SLOT_S:,.0f} s) behind the tip"
+    behind = "the tip is not known"
+    if row.lag is not None:
+        about = "about " if row.lag.estimated else ""
+        behind = f"{_lag(row):,} slots ({about}{row.lag.seconds:,.0f} s) behind the tip"
     return f"{row.name}: everything is stored up to slot {row.frontier:,}, {behind}"
 
 

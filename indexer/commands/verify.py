@@ -5,26 +5,29 @@
 import asyncio
 import json
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from indexer.backfill import checked_range
-from indexer.commands.backfill import Means
-from indexer.commands.connection import (
+from indexer.commands.connection import opened
+from indexer.commands.options import (
+    By,
     DatabaseUrl,
     DataDir,
     FirstSlot,
+    FoundAsJson,
     Idls,
+    LastProvenSlot,
     LastSlot,
+    Means,
+    OneProgram,
     RpcRate,
     RpcUrls,
     joined_urls,
-    opened,
 )
 from indexer.console import reported, set_up_logs
 from indexer.errors import SettingsError
@@ -40,17 +43,11 @@ from indexer.verify import Difference, Report, Verifier
 # A terminal shows so many differences; --json shows all.
 SHOWN_MAX = 200
 
-By = Annotated[Means, typer.Option(help="Ask for the programs' signatures, or for every block of the range.")]
-OneProgram = Annotated[str | None, typer.Option("--program", help="Only this program: its name or id. Default: all.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as one JSON object.")]
-
 
 def verify(
     *,
     first: FirstSlot = None,
-    last: Annotated[
-        int | None, typer.Option("--to", help="The last slot, inclusive; default what is proven so far.")
-    ] = None,
+    last: LastProvenSlot = None,
     program: OneProgram = None,
     by: By = Means.SIGNATURES,
     rpc: RpcUrls = None,
@@ -58,7 +55,7 @@ def verify(
     idl: Idls = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
-    as_json: AsJson = False,
+    as_json: FoundAsJson = False,
 ) -> None:
     """Ask the chain again and print every transaction that is stored otherwise. Exit code 1 where there is one."""
     with reported():
@@ -79,7 +76,7 @@ def repair(
     idl: Idls = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
-    as_json: AsJson = False,
+    as_json: FoundAsJson = False,
 ) -> None:
     """Store what verify finds missing or different, and take out what the chain does not have."""
     with reported():
@@ -171,6 +168,7 @@ def _as_json(report: Report, *, repair: bool) -> dict[str, Any]:
         "transactions": report.checked,
         "differences": [_difference(difference) for difference in report.differences],
         "incomplete": [str(Signature(signature)) for signature in report.incomplete],
+        "unread": [str(Signature(signature)) for signature in report.unread],
         "lake": [
             {"table": c.table, "rows": c.rows, "doubled": c.doubled, "lacking": c.lacking, "surplus": c.surplus}
             for c in report.lake
@@ -204,7 +202,9 @@ def _print(report: Report, *, repair: bool) -> None:
                 f"{count.doubled:,} doubled\n"
             )
     sys.stdout.write(f"checked {report.checked:,} transactions: {len(report.differences):,} differences")
-    sys.stdout.write(f", {len(report.incomplete):,} with cut or absent logs\n")
+    sys.stdout.write(
+        f", {len(report.incomplete):,} with cut or absent logs, {len(report.unread):,} of a newer version\n"
+    )
     if repair:
         sys.stdout.write(
             f"repaired: {report.fetched:,} fetched, {report.removed:,} removed, "

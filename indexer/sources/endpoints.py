@@ -18,7 +18,8 @@ import httpx
 import structlog
 
 from indexer.errors import CapstanError, RetryableError, SettingsError
-from indexer.sources.rpc import Request, Rpc, RpcError
+from indexer.sources.node import fetch_genesis_hash, fetch_slot
+from indexer.sources.rpc import Caller, Request, Rpc, RpcError
 
 # A node that is so many slots behind the best is set aside: about a minute.
 LAG_SLOTS_MAX = 150
@@ -96,21 +97,21 @@ class Endpoints:
             SettingsError: two are of different chains.
             RetryableError: none answers.
         """
-        asked = [node.call("getGenesisHash") for node in self._nodes]
+        asked = [fetch_genesis_hash(node) for node in self._nodes]
         answers: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
         for index, answer in enumerate(answers):
             if isinstance(answer, RetryableError):
                 self._set_aside(index, str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
-            elif self._genesis_hash is not None and str(answer) != self._genesis_hash:
+            elif self._genesis_hash is not None and answer != self._genesis_hash:
                 first = self._nodes[self._same_chain.index(True)]
                 raise SettingsError(
                     f"{first.shown_url} and {self._nodes[index].shown_url} are of different chains (genesis hashes "
                     f"{self._genesis_hash} and {answer}): name endpoints of one"
                 )
             else:
-                self._genesis_hash = str(answer)
+                self._genesis_hash = answer
                 self._same_chain[index] = True
         if self._genesis_hash is None:
             raise answers[0]
@@ -162,11 +163,18 @@ class Endpoints:
             self._set_aside(index, str(error))
             raise RetryableError(str(error)) from error
 
+    async def on_one(self, ask: Callable[[Caller], Awaitable[Result]], /) -> Result:
+        """Ask one node after the other, until one's answers are what they must be."""
+        return await self._each(lambda index: ask(Pinned(self, index)))
+
     async def _anywhere(self, ask: Callable[[Rpc], Awaitable[Result]]) -> Result:
+        return await self._each(lambda index: self.at(index, ask))
+
+    async def _each(self, ask: Callable[[int], Awaitable[Result]]) -> Result:
         failures: list[RetryableError] = []
         for index in self._order():
             try:
-                return await self.at(index, ask)
+                return await ask(index)
             except RetryableError as error:
                 failures.append(error)
         if len(failures) == 1:
@@ -206,15 +214,15 @@ class Endpoints:
             else:
                 self._aside_until[index] = float("-inf")
 
-    async def _slot_of(self, index: int) -> Any:
+    async def _slot_of(self, index: int) -> int:
         """Return a node's slot, after it has said that it is of the same chain."""
         node = self._nodes[index]
         if not self._same_chain[index]:
-            genesis_hash = await node.call("getGenesisHash")
+            genesis_hash = await fetch_genesis_hash(node)
             if genesis_hash != self._genesis_hash:
                 raise SettingsError(f"{node.shown_url} is of another chain (genesis hash {genesis_hash}): leave it out")
             self._same_chain[index] = True
-        return await node.call("getSlot", [{"commitment": "confirmed"}])
+        return await fetch_slot(node, "confirmed")
 
 
 class Pinned:
@@ -236,6 +244,10 @@ class Pinned:
     def distrust(self, why: str) -> RetryableError:
         """Return the error to raise; the next `pinned` is another node."""
         return self._endpoints.distrust(why, self._index)
+
+    async def on_one(self, ask: Callable[[Caller], Awaitable[Result]], /) -> Result:
+        """Ask this one."""
+        return await ask(self)
 
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any:
         """See `Rpc.call`."""

@@ -1,29 +1,34 @@
 """
 What the indexer asks a node for, as values: signatures, transactions, accounts, the clock.
 
-Every function here either has the whole answer or raises; none returns less than it was asked for. Bodies of
-transactions stay JSON bytes: `indexer.chain` reads them.
+Every function here either has the whole answer or raises; none returns less than it was asked for, and what has another
+shape than it must have is that node's failure: the next one is asked. Bodies of transactions stay JSON bytes:
+`indexer.chain` reads them.
 """
 
 import base64
 import binascii
+import re
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import wraps
 from itertools import pairwise
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 
 from indexer.errors import SettingsError
 from indexer.sources.rpc import Caller, RpcError
 
 METHOD_NOT_FOUND = -32601
+UNSUPPORTED_VERSION = -32015
 PAGE_SIZE_MAX = 1_000
 ACCOUNTS_PER_CALL_MAX = 100
 # Signatures in one getSignatureStatuses call; the node's own limit.
 STATUSES_PER_CALL_MAX = 256
-# v1 transactions are live, and a lower ceiling fails the whole call.
+# v1 transactions are live. Of what lies above, a node only says that it is there.
 TRANSACTION_VERSION_MAX = 1
 CLOCK_SYSVAR = "SysvarC1ock11111111111111111111111111111111"
 BPF_LOADERS = frozenset(
@@ -39,7 +44,25 @@ BPF_LOADERS = frozenset(
 # Codes of getBlock that say nothing about whether there is a block: not yet there, cleaned up, skipped or missing.
 BLOCK_UNKNOWN_CODES = frozenset({-32001, -32004, -32007, -32009, -32014})
 Slot = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+# Until the year 9999, behind which neither Python nor JSON has a date.
+UnixTime = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+# A base58 text of 32 bytes has 44 characters at most; whether it is one, only being equal to another depends on.
+Hash = Annotated[str, msgspec.Meta(pattern="^[!-~]{1,44}$")]
+U64_MAX = 2**64 - 1
 Value = TypeVar("Value")
+Asked = ParamSpec("Asked")
+
+
+def on_one_node(
+    fetch: Callable[Concatenate[Caller, Asked], Awaitable[Value]],
+) -> Callable[Concatenate[Caller, Asked], Coroutine[Any, Any, Value]]:
+    """Let several nodes stand in for each other where one's answers are not what they must be, too."""
+
+    @wraps(fetch)
+    async def asked(rpc: Caller, /, *args: Asked.args, **options: Asked.kwargs) -> Value:
+        return await rpc.on_one(lambda one: fetch(one, *args, **options))
+
+    return asked
 
 
 class SignatureInfo(msgspec.Struct, frozen=True):
@@ -55,22 +78,38 @@ class SignatureStatus(msgspec.Struct, frozen=True, rename="camel"):
 
     slot: Slot
     confirmation_status: str | None = None
+    err: Any = None
 
 
 class BlockHeader(msgspec.Struct, frozen=True, rename="camel"):
     """What names a block, and the slot of the block below it."""
 
-    blockhash: str
+    blockhash: Hash
     parent_slot: Slot
 
 
 class Block(msgspec.Struct, frozen=True, rename="camel"):
     """A block with its transactions as JSON, each as getTransaction has it but for slot and time."""
 
-    blockhash: str
+    blockhash: Hash
     parent_slot: Slot
     transactions: list[msgspec.Raw]
-    block_time: int | None = None
+    block_time: UnixTime | None = None
+
+
+class ClosedBlock(msgspec.Struct, frozen=True, rename="camel"):
+    """A block that the node does not open, as one of its transactions is of a version above the ceiling."""
+
+    blockhash: Hash
+    parent_slot: Slot
+    signatures: list[str]
+    block_time: UnixTime | None = None
+
+
+class Unsupported(NamedTuple):
+    """A transaction that is there, of a version above the ceiling: nothing more is said of it."""
+
+    version: int
 
 
 class RawAccount(NamedTuple):
@@ -85,8 +124,8 @@ class RawAccount(NamedTuple):
 class Clock(NamedTuple):
     """The cluster's own clock: what decides expiry and price age. `unix_time` in seconds."""
 
-    slot: int
-    unix_time: int
+    slot: Slot
+    unix_time: UnixTime
 
 
 class _Context(msgspec.Struct):
@@ -96,7 +135,7 @@ class _Context(msgspec.Struct):
 class _Account(msgspec.Struct):
     owner: str
     lamports: Annotated[int, msgspec.Meta(ge=0)]
-    data: tuple[str, str]
+    data: tuple[str, Literal["base64"]]
     executable: bool = False
 
 
@@ -120,6 +159,20 @@ class _ProgramReply(msgspec.Struct):
     value: list[_KeyedAccount]
 
 
+class _Logs(msgspec.Struct):
+    signature: str
+
+
+class _LogsSaid(msgspec.Struct):
+    context: _Context
+    value: _Logs
+
+
+class _AccountSaid(msgspec.Struct):
+    context: _Context
+    value: _KeyedAccount
+
+
 class _StatusesReply(msgspec.Struct):
     context: _Context
     value: list[SignatureStatus | None]
@@ -138,16 +191,19 @@ def read_reply(rpc: Caller, what: str, body: bytes, kind: type[Value]) -> Value:
         raise rpc.distrust(f"{rpc.shown_url} sent {what} of an unknown shape: {error}") from error
 
 
+@on_one_node
 async def fetch_genesis_hash(rpc: Caller) -> str:
     """Return the chain's identity, base58."""
-    return read_reply(rpc, "a genesis hash", await rpc.call_raw("getGenesisHash"), str)
+    return read_reply(rpc, "a genesis hash", await rpc.call_raw("getGenesisHash"), Hash)
 
 
+@on_one_node
 async def fetch_slot(rpc: Caller, commitment: str) -> int:
     """Return the newest slot at `commitment`."""
     return read_reply(rpc, "a slot", await rpc.call_raw("getSlot", [{"commitment": commitment}]), Slot)
 
 
+@on_one_node
 async def fetch_clock(rpc: Caller, commitment: str) -> Clock:
     """
     Return the Clock sysvar.
@@ -163,9 +219,13 @@ async def fetch_clock(rpc: Caller, commitment: str) -> Clock:
         slot, _, _, _, unix_time = struct.unpack_from("<QqQQq", base64.b64decode(value.data[0], validate=True))
     except (struct.error, binascii.Error) as error:
         raise rpc.distrust(f"{rpc.shown_url} sent a Clock sysvar that cannot be read: {error}") from error
-    return Clock(slot, unix_time)
+    try:
+        return msgspec.convert((slot, unix_time), Clock)
+    except msgspec.ValidationError as error:
+        raise rpc.distrust(f"{rpc.shown_url} sent a Clock sysvar that cannot be: {error}") from error
 
 
+@on_one_node
 async def check_program(rpc: Caller, program_id: bytes) -> None:
     """
     Raises:
@@ -222,13 +282,12 @@ async def list_signatures(
             options["before"] = cursor
         body = await rpc.call_raw("getSignaturesForAddress", [str(Pubkey(address)), options])
         page = read_reply(rpc, "a page of signatures", body, list[SignatureInfo])
+        _check_page(rpc, page, cursor)
         if not page:
             if cursor is not None:
                 await _check_cursor(rpc, cursor)
             yield Listed(from_slot, open_to, list(rest.values()), cursor, ended=True)
             return
-        if any(info.slot < later.slot for info, later in pairwise(page)):
-            raise rpc.distrust(f"{rpc.shown_url} sent a page of signatures that is not sorted by slot")
         cut = page[-1].slot
         found = {info.signature: info for info in page if from_slot <= info.slot <= open_to} | rest
         if cut < from_slot:
@@ -245,6 +304,19 @@ async def list_signatures(
         if cut < open_to:
             yield Listed(cut + 1, open_to, [info for info in found.values() if info.slot > cut], resume)
             open_to = cut
+
+
+def _check_page(rpc: Caller, page: Sequence[SignatureInfo], cursor: str | None) -> None:
+    """A page that is none would be followed for ever, or end in the middle of something else."""
+    if any(info.slot < later.slot for info, later in pairwise(page)):
+        raise rpc.distrust(f"{rpc.shown_url} sent a page of signatures that is not sorted by slot")
+    for info in page:
+        if info.signature == cursor:
+            raise rpc.distrust(f"{rpc.shown_url} pays no attention to where a page of signatures is to begin")
+        try:
+            Signature.from_string(info.signature)
+        except ValueError as error:
+            raise rpc.distrust(f"{rpc.shown_url} sent {info.signature[:50]!r} where a signature belongs") from error
 
 
 async def check_reach(rpc: Caller, listed: Listed) -> None:
@@ -305,6 +377,7 @@ async def _check_cursor(rpc: Caller, signature: str) -> None:
         raise rpc.distrust(f"{rpc.shown_url} no longer knows {signature}: its page of signatures proves nothing")
 
 
+@on_one_node
 async def fetch_statuses(rpc: Caller, signatures: Sequence[str]) -> tuple[int, list[SignatureStatus | None]]:
     """Return the node's slot and the status of each signature, history searched; at most STATUSES_PER_CALL_MAX."""
     assert len(signatures) <= STATUSES_PER_CALL_MAX, "the node's own limit"
@@ -315,6 +388,7 @@ async def fetch_statuses(rpc: Caller, signatures: Sequence[str]) -> tuple[int, l
     return reply.context.slot, reply.value
 
 
+@on_one_node
 async def fetch_headers(rpc: Caller, slots: Sequence[int], *, commitment: str) -> dict[int, BlockHeader]:
     """Return the header of each slot's block; slots without one, and those the node cannot show now, are left out."""
     options = {
@@ -335,37 +409,71 @@ async def fetch_headers(rpc: Caller, slots: Sequence[int], *, commitment: str) -
     return headers
 
 
-async def fetch_blocks(rpc: Caller, slots: Sequence[int]) -> list[Block]:
+@on_one_node
+async def fetch_blocks(rpc: Caller, slots: Sequence[int]) -> list[Block | ClosedBlock]:
     """
-    Return the finalized block of each slot, all of its transactions in it.
+    Return the finalized block of each slot, all of its transactions in it, or at least their signatures.
 
     Raises:
         RetryableError: the node does not show one. That never means that there is none.
     """
-    options = {
-        "commitment": "finalized",
-        "encoding": "json",
-        "transactionDetails": "full",
-        "rewards": False,
-        "maxSupportedTransactionVersion": TRANSACTION_VERSION_MAX,
-    }
-    blocks: list[Block] = []
-    answers = await rpc.batch_raw([("getBlock", [slot, options]) for slot in slots])
-    for slot, answer in zip(slots, answers, strict=True):
-        if isinstance(answer, RpcError) and answer.code not in BLOCK_UNKNOWN_CODES:
+    answers = await _ask_blocks(rpc, slots, "full")
+    closed = [slot for slot, answer in answers.items() if isinstance(answer, RpcError)]
+    signed = await _ask_blocks(rpc, closed, "signatures") if closed else {}
+    blocks: list[Block | ClosedBlock] = []
+    for slot in slots:
+        answer = signed.get(slot, answers[slot])
+        if isinstance(answer, RpcError):
             raise answer
-        if isinstance(answer, RpcError) or answer == b"null":
-            raise rpc.distrust(f"{rpc.shown_url} does not have the block of slot {slot}, and its children name it")
-        blocks.append(read_reply(rpc, "a block", answer, Block))
+        if slot in signed:
+            blocks.append(read_reply(rpc, "a block's signatures", answer, ClosedBlock))
+        else:
+            blocks.append(read_reply(rpc, "a block", answer, Block))
     return blocks
 
 
+async def _ask_blocks(rpc: Caller, slots: Sequence[int], details: str) -> dict[int, bytes | RpcError]:
+    """Return the answer for each slot; the only refusal among them is that of a version above the ceiling."""
+    options = {
+        "commitment": "finalized",
+        "encoding": "json",
+        "transactionDetails": details,
+        "rewards": False,
+        "maxSupportedTransactionVersion": TRANSACTION_VERSION_MAX,
+    }
+    answers = await rpc.batch_raw([("getBlock", [slot, options]) for slot in slots])
+    for slot, answer in zip(slots, answers, strict=True):
+        if isinstance(answer, RpcError) and answer.code == UNSUPPORTED_VERSION:
+            _unsupported(rpc, answer)
+        elif isinstance(answer, RpcError) and answer.code not in BLOCK_UNKNOWN_CODES:
+            raise answer
+        elif isinstance(answer, RpcError) or answer == b"null":
+            raise rpc.distrust(f"{rpc.shown_url} does not have the block of slot {slot}, and its children name it")
+    return dict(zip(slots, answers, strict=True))
+
+
+@on_one_node
+async def fetch_block_times(rpc: Caller, slots: Sequence[int]) -> dict[int, int]:
+    """Return unix seconds of each slot's block; those that the node does not know are left out."""
+    answers = await rpc.batch_raw([("getBlockTime", [slot]) for slot in slots], answering=BLOCK_UNKNOWN_CODES)
+    times: dict[int, int] = {}
+    for slot, answer in zip(slots, answers, strict=True):
+        if isinstance(answer, RpcError):
+            if answer.code not in BLOCK_UNKNOWN_CODES and answer.code != METHOD_NOT_FOUND:
+                raise answer
+        elif answer != b"null":
+            times[slot] = read_reply(rpc, "a block's time", answer, UnixTime)
+    return times
+
+
+@on_one_node
 async def fetch_block_slots(rpc: Caller, from_slot: int, to_slot: int) -> list[int]:
     """Return the slots of [from_slot, to_slot] that the node says have a finalized block: a hint, never a proof."""
     body = await rpc.call_raw("getBlocks", [from_slot, to_slot, {"commitment": "finalized"}])
     return read_reply(rpc, "a list of blocks", body, list[Slot])
 
 
+@on_one_node
 async def fetch_next_block_slot(rpc: Caller, slot: int) -> int | None:
     """Return the first slot from `slot` on that has a finalized block; None where there is none yet."""
     body = await rpc.call_raw("getBlocksWithLimit", [slot, 1, {"commitment": "finalized"}])
@@ -373,12 +481,15 @@ async def fetch_next_block_slot(rpc: Caller, slot: int) -> int | None:
     return found[0] if found else None
 
 
-async def fetch_transactions(rpc: Caller, signatures: Sequence[str], *, commitment: str) -> list[bytes | None]:
+@on_one_node
+async def fetch_transactions(
+    rpc: Caller, signatures: Sequence[str], *, commitment: str
+) -> list[bytes | Unsupported | None]:
     """
     Return the body (JSON bytes, `json` encoding) of each transaction, None where the node does not have it (yet).
 
     Raises:
-        RpcError: the node refused one, whatever the reason: that is never "no transaction".
+        RpcError: the node refused one for another reason than its version: that is never "no transaction".
     """
     options = {
         "encoding": "json",
@@ -386,14 +497,34 @@ async def fetch_transactions(rpc: Caller, signatures: Sequence[str], *, commitme
         "maxSupportedTransactionVersion": TRANSACTION_VERSION_MAX,
     }
     answers = await rpc.batch_raw([("getTransaction", [signature, options]) for signature in signatures])
-    bodies: list[bytes | None] = []
+    bodies: list[bytes | Unsupported | None] = []
     for answer in answers:
         if isinstance(answer, RpcError):
-            raise answer
-        bodies.append(None if answer == b"null" else answer)
+            if answer.code != UNSUPPORTED_VERSION:
+                raise answer
+            bodies.append(_unsupported(rpc, answer))
+        else:
+            bodies.append(None if answer == b"null" else answer)
     return bodies
 
 
+def _unsupported(rpc: Caller, refusal: RpcError) -> Unsupported:
+    """
+    Return what a refusal for its version says; where it names none, the first that we do not ask for.
+
+    Raises:
+        RetryableError: it names one that we do ask for, so the node does not do as it is told.
+    """
+    named = re.search(r"version \((\d{1,5})\)", refusal.message)
+    version = int(named[1]) if named else TRANSACTION_VERSION_MAX + 1
+    if version <= TRANSACTION_VERSION_MAX:
+        raise rpc.distrust(
+            f"{rpc.shown_url} refuses version {version} of a transaction, which it was asked for: name another endpoint"
+        )
+    return Unsupported(version)
+
+
+@on_one_node
 async def fetch_program_accounts(rpc: Caller, program_id: bytes, *, commitment: str) -> tuple[int, list[RawAccount]]:
     """Return the slot of the snapshot and every account that `program_id` owns then."""
     options = {"encoding": "base64", "commitment": commitment, "withContext": True}
@@ -403,6 +534,7 @@ async def fetch_program_accounts(rpc: Caller, program_id: bytes, *, commitment: 
     return reply.context.slot, accounts
 
 
+@on_one_node
 async def fetch_accounts(
     rpc: Caller, addresses: Iterable[bytes], *, commitment: str, min_slot: int
 ) -> list[tuple[int, bytes, RawAccount | None]]:
@@ -424,13 +556,36 @@ async def fetch_accounts(
     return rows
 
 
-def read_account(address: bytes, value: dict[str, Any]) -> RawAccount:
-    """Return the account of one JSON value in base64 encoding."""
-    owner = bytes(Pubkey.from_string(value["owner"]))
-    return RawAccount(address, owner, int(value["lamports"]), base64.b64decode(value["data"][0], validate=True))
+def read_logs_notification(result: Any) -> tuple[str, int]:
+    """
+    Return the signature and the slot that a logsNotification names.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    said = msgspec.convert(result, _LogsSaid)
+    return str(Signature.from_string(said.value.signature)), said.context.slot
+
+
+def read_account_notification(result: Any) -> tuple[int, bytes, RawAccount]:
+    """
+    Return the slot, the address and the account that a programNotification names.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    said = msgspec.convert(result, _AccountSaid)
+    account = said.value.account
+    if account.lamports > U64_MAX:
+        raise ValueError(f"an account has {account.lamports} lamports")
+    address, owner = (bytes(Pubkey.from_string(text)) for text in (said.value.pubkey, account.owner))
+    data = base64.b64decode(account.data[0], validate=True)
+    return said.context.slot, address, RawAccount(address, owner, account.lamports, data)
 
 
 def _raw_account(rpc: Caller, address: bytes, value: _Account) -> RawAccount:
+    if value.lamports > U64_MAX:
+        raise rpc.distrust(f"{rpc.shown_url} sent an account with {value.lamports} lamports, which no account can have")
     try:
         data = base64.b64decode(value.data[0], validate=True)
     except binascii.Error as error:

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from indexer.errors import RetryableError
-from indexer.sources.rpc import RpcError, checked_url, masked_url
+from indexer.sources.rpc import RETRYABLE_CODES, RpcError, checked_url, masked_url
 
 # The largest message taken: a program notification carries at most a 10 MiB account in base64.
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -35,6 +35,16 @@ class Notification(NamedTuple):
 
     tag: Any
     result: Any
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str = ""
+
+
+class _Reply(msgspec.Struct):
+    result: int | None = None
+    error: _Error | None = None
 
 
 _decode = msgspec.json.Decoder().decode
@@ -92,16 +102,27 @@ async def _subscribe(
         while open_:
             message = _message(await socket.recv())
             number = message.get("id")
-            if number not in open_:
+            if not isinstance(number, int) or number not in open_:
                 early.append(message)
                 continue
-            wanted = subscriptions[number]
-            if "error" in message:
-                error = message["error"] or {}
-                raise RpcError(wanted.method, int(error.get("code", 0)), str(error.get("message", "")))
-            tags[message["result"]] = wanted.tag
+            tags[_subscription(subscriptions[number].method, message)] = subscriptions[number].tag
             open_.discard(number)
     return tags, early
+
+
+def _subscription(method: str, message: Mapping[str, Any]) -> int:
+    """Return the number of a subscription that the node has accepted."""
+    try:
+        reply = msgspec.convert(message, _Reply)
+    except msgspec.ValidationError as error:
+        raise RetryableError(f"the node answered {method} with a message of an unknown shape: {error}") from error
+    if reply.error is not None and reply.error.code in RETRYABLE_CODES:
+        raise RetryableError(f"{method}: the node cannot answer now (code {reply.error.code}: {reply.error.message})")
+    if reply.error is not None:
+        raise RpcError(method, reply.error.code, reply.error.message)
+    if reply.result is None:
+        raise RetryableError(f"the node answered {method} without the number of a subscription")
+    return reply.result
 
 
 async def _stream(
@@ -131,7 +152,7 @@ async def _stream(
 def _message(raw: str | bytes) -> Mapping[str, Any]:
     try:
         message = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RetryableError(f"the node sent a PubSub message that is not JSON: {error}") from error
     return message if isinstance(message, dict) else {}
 
@@ -139,6 +160,7 @@ def _message(raw: str | bytes) -> Mapping[str, Any]:
 def _notification(message: Mapping[str, Any], tags: Mapping[int, Any]) -> Notification | None:
     """Return the notification, or None for a message that is none of ours: unknown ones are no reason to stop."""
     params = message.get("params")
-    if not isinstance(params, dict) or params.get("subscription") not in tags:
+    number = params.get("subscription") if isinstance(params, dict) else None
+    if not isinstance(params, dict) or not isinstance(number, int) or number not in tags:
         return None
-    return Notification(tags[params["subscription"]], params.get("result"))
+    return Notification(tags[number], params.get("result"))

@@ -6,9 +6,9 @@ attempts are used up, and RpcError where the node understood and refused. An err
 returns "nothing" because a call failed. What the results mean is decided elsewhere.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,6 +24,7 @@ RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 BATCH_SIZE_MAX = 100
 
 Request = tuple[str, Sequence[Any]]
+Answer = TypeVar("Answer")
 
 
 class RpcError(DataError):
@@ -43,13 +44,15 @@ class Caller(Protocol):
 
     `pinned` is one node of them: what must not be pieced together from two nodes, such as a listing and the status
     that confirms what it lacks, is asked there. Who finds that a node's answers cannot be true, or lack what must be
-    there, raises what `distrust` returns: the next `pinned` is another node, where there is one.
+    there, raises what `distrust` returns: the next `pinned` is another node, where there is one. `on_one` asks one
+    after the other until one does not fail, also in that way.
     """
 
     @property
     def shown_url(self) -> str: ...
     def pinned(self) -> "Caller": ...
     def distrust(self, why: str) -> RetryableError: ...
+    async def on_one(self, ask: Callable[["Caller"], Awaitable[Answer]], /) -> Answer: ...
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any: ...
     async def call_raw(self, method: str, params: Sequence[Any] = ()) -> bytes: ...
     async def batch(self, requests: Sequence[Request], *, answering: Collection[int] = ()) -> list[Any | RpcError]: ...
@@ -162,6 +165,10 @@ class Rpc:
         """Return the error to raise; there is nobody else to turn to."""
         return RetryableError(why)
 
+    async def on_one(self, ask: Callable[[Caller], Awaitable[Answer]], /) -> Answer:
+        """Ask this one."""
+        return await ask(self)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -178,7 +185,7 @@ class Rpc:
             RpcError: the node refused.
             RetryableError: no answer after this client's attempts.
         """
-        return _decode_value(await self.call_raw(method, params))
+        return self._parsed(_decode_value, await self.call_raw(method, params))
 
     async def call_raw(self, method: str, params: Sequence[Any] = ()) -> bytes:
         """Return the result's JSON bytes undecoded: for large results that have a typed decoder of their own."""
@@ -193,7 +200,7 @@ class Rpc:
     async def batch(self, requests: Sequence[Request], *, answering: Collection[int] = ()) -> list[Any | RpcError]:
         """Return one decoded result or RpcError for each request, in their order. See `batch_raw`."""
         answers = await self.batch_raw(requests, answering=answering)
-        return [answer if isinstance(answer, RpcError) else _decode_value(answer) for answer in answers]
+        return [answer if isinstance(answer, RpcError) else self._parsed(_decode_value, answer) for answer in answers]
 
     async def batch_raw(
         self, requests: Sequence[Request], *, answering: Collection[int] = ()
@@ -266,7 +273,7 @@ class Rpc:
     def _parsed(self, decode: Any, raw: bytes) -> Any:
         try:
             return decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RetryableError(f"{self.shown_url} sent a body that is not a JSON-RPC answer: {error}") from error
 
     async def _post(self, body: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:

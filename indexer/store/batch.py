@@ -11,6 +11,9 @@ from indexer.store.typed import TypedTable
 
 Commitment: TypeAlias = Literal["confirmed", "finalized"]
 
+# The kind of problem whose ordinal is the version of a transaction that no node showed us; its row has no fee.
+UNSUPPORTED_VERSION = "unsupported_version"
+
 
 class Event(Protocol):
     """An event as `indexer.chain.events.Event` has it."""
@@ -59,6 +62,7 @@ class TransactionRow:
         signature: 64 bytes.
         block_time: unix seconds, None where the node does not know it.
         err: the RPC's TransactionError as JSON text, None where the transaction succeeded.
+        fee: lamports; None where the transaction was not read, as its version is above what we can read.
         complete: whether its logs were all there, so that no event can be missing.
         mentions: ids of the indexed programs among its accounts.
         blockhash: of the block that its slot held just before it was read, base58; None where that is not known.
@@ -68,7 +72,7 @@ class TransactionRow:
     slot: int
     block_time: int | None
     err: str | None
-    fee: int
+    fee: int | None
     compute_units: int | None
     commitment: Commitment
     complete: bool

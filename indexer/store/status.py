@@ -4,6 +4,7 @@ How the indexer is, from the database alone: nobody has to run for it to be aske
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import psycopg
@@ -15,8 +16,31 @@ from indexer.store.queries import load_queries
 QUERIES = load_queries("status")
 
 
+# A cluster's nominal pace, where no two times are known.
+SLOT_S = 0.4
+
+
+class Lag(NamedTuple):
+    """Seconds behind the tip; `estimated` where the time of the frontier's own slot is not known."""
+
+    seconds: float
+    estimated: bool
+
+
+class Moment(NamedTuple):
+    """A slot and its time, unix seconds."""
+
+    slot: int
+    time: float
+
+
 class ProgramStatus(NamedTuple):
-    """`frontier` and `lag_slots` are None before the first proof; `proven_ago_s` since the frontier last moved."""
+    """
+    `frontier` and `lag_slots` are None before the first proof; `proven_ago_s` since the frontier last moved.
+
+    Args:
+        lag: by the cluster's own clock; None where the tip or the frontier is not known.
+    """
 
     name: str
     program_id: bytes
@@ -24,6 +48,7 @@ class ProgramStatus(NamedTuple):
     frontier: int | None
     lag_slots: int | None
     proven_ago_s: float | None
+    lag: Lag | None
 
 
 class Gap(NamedTuple):
@@ -70,7 +95,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Status:
-    """Everything of one moment. `incomplete` counts transactions whose logs were cut or absent."""
+    """Everything of one moment. `incomplete` counts transactions whose logs were cut or absent, or that are unread."""
 
     programs: Sequence[ProgramStatus]
     gaps: Sequence[Gap]
@@ -93,7 +118,7 @@ def read_status(dsn: str) -> Status:
             if not _rows(connection, "is_there")[0][0]:
                 raise RetryableError(f"{mask_dsn(dsn)} has not been indexed yet: run capstan index first")
             return Status(
-                [ProgramStatus(name, bytes(key), *rest) for name, key, *rest in _rows(connection, "select_programs")],
+                [_program(row) for row in _rows(connection, "select_programs")],
                 [Gap(*row) for row in _rows(connection, "select_gaps")],
                 [BackfillStatus(*row) for row in _rows(connection, "select_backfills")],
                 _rows(connection, "select_incomplete")[0][0],
@@ -102,6 +127,40 @@ def read_status(dsn: str) -> Status:
             )
     except psycopg.OperationalError as error:
         raise RetryableError(f"{mask_dsn(dsn)} does not answer: {first_line(error)}") from error
+
+
+def _program(row: Sequence[Any]) -> ProgramStatus:
+    name, key, start, frontier, lag_slots, proven_ago_s, *known = row
+    moments = [
+        Moment(slot, time)
+        for slot, time in zip(known[::2], known[1::2], strict=True)
+        if slot is not None and time is not None
+    ]
+    lag = None if lag_slots is None else lag_of(frontier, max(lag_slots, 0), moments)
+    return ProgramStatus(name, bytes(key), start, frontier, lag_slots, proven_ago_s, lag)
+
+
+def lag_of(frontier: int, lag_slots: int, known: Sequence[Moment]) -> Lag:
+    """
+    Return how long ago the frontier's slot was when the tip was seen.
+
+    Args:
+        known: slots with their times, in order of slots; the tip's is the last, where it is known.
+    """
+    tip = frontier + lag_slots
+    if lag_slots == 0:
+        return Lag(0.0, estimated=False)
+    if len(known) < 2 or known[-1].slot != tip:
+        return Lag(lag_slots * SLOT_S, estimated=True)
+    exact = next((moment for moment in known if moment.slot == frontier), None)
+    if exact is not None:
+        return Lag(max(known[-1].time - exact.time, 0.0), estimated=False)
+    # Between its neighbours time goes evenly; before the first one that is known, as between that and the tip.
+    low, high = next(((a, b) for a, b in pairwise(known) if a.slot <= frontier < b.slot), (known[0], known[-1]))
+    if low.slot >= high.slot:
+        return Lag(lag_slots * SLOT_S, estimated=True)
+    time = low.time + (high.time - low.time) * (frontier - low.slot) / (high.slot - low.slot)
+    return Lag(max(known[-1].time - time, 0.0), estimated=True)
 
 
 def _rows(connection: psycopg.Connection[Any], name: str) -> list[tuple[Any, ...]]:

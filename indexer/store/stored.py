@@ -18,13 +18,14 @@ QUERIES = load_queries("indexer")
 
 
 class StoredRow(NamedTuple):
-    """What is stored of a transaction. `err` as JSON text."""
+    """What is stored of a transaction. `err` as JSON text; `is_read` is False where its version was above ours."""
 
     slot: int
     commitment: Commitment
     blockhash: str | None
     complete: bool
     err: str | None
+    is_read: bool
 
 
 async def select_stored(connection: AsyncConnection, signatures: Collection[bytes]) -> dict[bytes, StoredRow]:
@@ -43,6 +44,26 @@ async def select_known(connection: AsyncConnection, finalized: Mapping[bytes, in
     async with transaction(connection):
         cursor = await connection.execute(QUERIES["select_known"], parameters)
         return {bytes(signature): bool(complete) for signature, complete in await cursor.fetchall()}
+
+
+async def select_unread(
+    connection: AsyncConnection, program_ids: Collection[bytes], *, version_max: int, after: bytes, limit: int
+) -> dict[bytes, int]:
+    """
+    Return signature -> slot of transactions that were not read, as their version was above ours then.
+
+    Args:
+        version_max: only up to this version.
+        after: the last signature of the page before, b"" for the first one.
+    """
+    parameters = {
+        "program_ids": list(program_ids),
+        "version_max": version_max,
+        "after": after,
+        "limit": limit,
+    }
+    cursor = await connection.execute(QUERIES["select_unread"], parameters)
+    return {bytes(signature): int(slot) for signature, slot in await cursor.fetchall()}
 
 
 async def select_unfinalized(

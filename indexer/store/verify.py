@@ -24,13 +24,14 @@ QUERIES = load_queries("verify")
 
 
 class Kept(NamedTuple):
-    """A stored transaction. `err` is JSON text; `place` is where it was found."""
+    """A stored transaction. `err` is JSON text; `place` is where it was found; not `read` is its version above ours."""
 
     slot: int
     err: str | None
     complete: bool
     finalized: bool
     place: str
+    read: bool
 
 
 class LakeCount(NamedTuple):
@@ -71,8 +72,8 @@ async def select_kept_of(connection: AsyncConnection, signatures: Collection[byt
 
 
 def _kept(row: Sequence[Any]) -> Kept:
-    _, slot, err, complete, commitment = row
-    return Kept(slot, err, complete, commitment == "finalized", "postgres")
+    _, slot, err, complete, commitment, read = row
+    return Kept(slot, err, complete, commitment == "finalized", "postgres", read)
 
 
 async def delete_wrong(connection: AsyncConnection, wrong: Mapping[bytes, int]) -> int:
@@ -143,11 +144,11 @@ class LakeView:
         if not signatures or ("capstan", "transactions") not in self.watermarks:
             return {}
         rows = self._rows(
-            "SELECT signature, slot, err, complete FROM lake.capstan.transactions "
+            "SELECT signature, slot, err, complete, fee IS NOT NULL FROM lake.capstan.transactions "
             "WHERE signature IN (SELECT unnest(?::BLOB[]))",
             [list(signatures)],
         )
-        return {bytes(s): Kept(slot, err, complete, True, "lake") for s, slot, err, complete in rows}
+        return {bytes(s): Kept(slot, err, complete, True, "lake", read) for s, slot, err, complete, read in rows}
 
     def event_signatures(self, schema_name: str, span: Range) -> dict[bytes, int]:
         """Return signature -> slot of the transactions with an event of a program in a range of the lake."""

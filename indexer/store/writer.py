@@ -266,8 +266,9 @@ async def _upsert_transactions(
     connection: AsyncConnection, rows: Collection[TransactionRow], late: Collection[bytes]
 ) -> int:
     completed = [row.signature for row in rows if row.complete]
-    # Its logs are all here now; what had been noted about their absence is over. New problems come after this.
-    await connection.execute(QUERIES["delete_problems_of_completed"], {"signatures": completed})
+    # What had been noted about absent logs, or a body that could not be read, is over. New problems come after this.
+    over = {"signatures": completed, "read": [row.signature for row in rows if row.fee is not None]}
+    await connection.execute(QUERIES["delete_problems_of_completed"], over)
     await delete_bodies(connection, "delete_raw_of_completed", completed)
     if late:
         # Before the upsert: only what differs from the stored row is news to the lake.
@@ -276,6 +277,7 @@ async def _upsert_transactions(
             {
                 "signatures": [row.signature for row in rows if row.signature in late],
                 "completes": [row.complete for row in rows if row.signature in late],
+                "reads": [row.fee is not None for row in rows if row.signature in late],
                 "slots": [row.slot for row in rows if row.signature in late],
             },
         )

@@ -44,7 +44,8 @@ on conflict (signature) do update set
     block_time = case when t.slot <> excluded.slot then excluded.block_time
                       else coalesce(excluded.block_time, t.block_time) end,
     err = case when t.slot = excluded.slot and t.commitment = 'finalized' then t.err else excluded.err end,
-    fee = excluded.fee,
+    fee = case when t.slot = excluded.slot and t.commitment = 'finalized' then coalesce(excluded.fee, t.fee)
+               else excluded.fee end,
     compute_units = coalesce(excluded.compute_units, t.compute_units),
     commitment = case when t.slot = excluded.slot and t.commitment = 'finalized' then t.commitment
                       else excluded.commitment end,
@@ -58,6 +59,7 @@ where t.slot <> excluded.slot
    or (t.commitment = 'confirmed' and excluded.commitment = 'finalized')
    or (t.commitment = 'confirmed' and t.blockhash is distinct from excluded.blockhash)
    or (excluded.complete and not t.complete)
+   or (t.fee is null and excluded.fee is not null)
    or (t.block_time is null and excluded.block_time is not null);
 
 -- name: event_conflict
@@ -71,12 +73,15 @@ on conflict (signature, kind, ordinal, slot) do update set block_time = excluded
 where t.block_time is null and excluded.block_time is not null;
 
 -- name: note_late_transactions
--- Rows below a frontier that the lake cannot have as they are now: new, moved, just finalized, or just completed.
+-- Rows below a frontier that the lake cannot have as they are now: new, moved, just finalized, just completed, or read
+-- for the first time.
 insert into capstan.late_transactions (signature)
 select i.signature
-from unnest(%(signatures)s::bytea[], %(slots)s::bigint[], %(completes)s::boolean[]) as i (signature, slot, complete)
+from unnest(%(signatures)s::bytea[], %(slots)s::bigint[], %(completes)s::boolean[], %(reads)s::boolean[])
+     as i (signature, slot, complete, read)
 left join capstan.transactions t using (signature)
 where t.signature is null or t.slot <> i.slot or t.commitment = 'confirmed' or (i.complete and not t.complete)
+   or (i.read and t.fee is null)
 on conflict (signature) do update set noted_at = clock_timestamp();
 
 -- name: note_late
@@ -111,8 +116,16 @@ from unnest(%(signatures)s::bytea[], %(slots)s::bigint[]) as i (signature, slot)
 join capstan.transactions t on t.signature = i.signature and t.slot = i.slot;
 
 -- name: select_stored_rows
-select signature, slot, commitment, blockhash, complete, err
+select signature, slot, commitment, blockhash, complete, err, fee is not null
 from capstan.transactions where signature = any(%(signatures)s);
+
+-- name: select_unread
+-- By the programs' problems: the transactions themselves may be in the lake alone. The ordinal is the version.
+select subject, max(slot)
+from capstan.problems
+where kind = 'unsupported_version' and program_id = any(%(program_ids)s::bytea[]) and ordinal <= %(version_max)s
+  and subject > %(after)s
+group by subject order by subject limit %(limit)s;
 
 -- name: select_unfinalized
 select t.signature, t.slot
@@ -137,7 +150,9 @@ delete from capstan.mentions where signature = any(%(signatures)s);
 delete from capstan.problems where subject = any(%(signatures)s);
 
 -- name: delete_problems_of_completed
--- What was noted about a transaction whose logs were not all there, once they are.
+-- What was noted about a transaction whose logs were not all there, once they are; or that was not read, once it is.
+with read as (
+    delete from capstan.problems where kind = 'unsupported_version' and subject = any(%(read)s::bytea[]))
 delete from capstan.problems p using capstan.transactions t
 where t.signature = any(%(signatures)s) and not t.complete and p.subject = t.signature;
 

@@ -4,13 +4,25 @@
 select to_regclass('capstan.coverage') is not null;
 
 -- name: select_programs
--- Frontier and lag of each program. The tip is what the indexer saw last.
+-- Frontier and lag of each program. The tip is what the indexer saw last. Beside it slots with a known time, unix seconds:
+-- the nearest stored ones on both sides of the frontier, and the tip's own by the cluster's clock.
 select p.name, p.program_id, coalesce(s.slot, 0), f.slot, tip.slot - f.slot,
-       extract(epoch from clock_timestamp() - f.proven_at)::float8
+       extract(epoch from clock_timestamp() - f.proven_at)::float8,
+       below.slot, extract(epoch from below.block_time)::float8,
+       above.slot, extract(epoch from above.block_time)::float8,
+       tip.slot, extract(epoch from tip.seen_at)::float8
 from capstan.programs p
 left join capstan.frontiers f using (program_id)
 left join capstan.history_starts s using (program_id)
-cross join (select max(tip_slot) as slot from capstan.heartbeats) tip
+left join lateral (
+    select slot, block_time from capstan.transactions t
+    where t.slot <= f.slot and block_time is not null order by t.slot desc limit 1) below on true
+left join lateral (
+    select slot, block_time from capstan.transactions t
+    where t.slot > f.slot and block_time is not null order by t.slot limit 1) above on true
+cross join (select max(tip_slot) as slot,
+                   (array_agg(tip_time order by tip_slot desc) filter (where tip_slot is not null))[1] as seen_at
+            from capstan.heartbeats) tip
 order by p.name;
 
 -- name: select_gaps
@@ -43,9 +55,12 @@ from capstan.backfills b where b.done_at is null order by 1;
 select count(*) from capstan.transactions where not complete;
 
 -- name: select_problems
-select coalesce(p.name, encode(q.program_id, 'hex')), q.kind, count(*), max(q.slot)
-from capstan.problems q left join capstan.programs p using (program_id)
-group by 1, 2 order by 1, 2;
+-- Counted before they are named: there may be many.
+select coalesce(p.name, encode(q.program_id, 'hex')), q.kind, q.total, q.newest
+from (select program_id, kind, count(*) as total, max(slot) as newest
+      from capstan.problems group by program_id, kind) q
+left join capstan.programs p using (program_id)
+order by 1, 2;
 
 -- name: select_parts
 select name, tip_slot, extract(epoch from clock_timestamp() - beat_at)::float8, last_error,

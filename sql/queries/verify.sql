@@ -3,12 +3,12 @@
 
 -- name: select_stored_range
 -- Everything of a program that is stored in [from_slot, to_slot].
-select t.signature, t.slot, t.err, t.complete, t.commitment
+select t.signature, t.slot, t.err, t.complete, t.commitment, t.fee is not null
 from capstan.mentions m join capstan.transactions t on t.signature = m.signature and t.slot = m.slot
 where m.program_id = %(program_id)s and m.slot between %(from_slot)s and %(to_slot)s;
 
 -- name: select_stored_elsewhere
-select signature, slot, err, complete, commitment from capstan.transactions
+select signature, slot, err, complete, commitment, fee is not null from capstan.transactions
 where signature = any(%(signatures)s);
 
 -- name: delete_wrong_transactions

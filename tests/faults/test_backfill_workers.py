@@ -1,5 +1,6 @@
 """Two processes on one backfill, one of them killed twice: what is stored is what one process alone stores."""
 
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,9 @@ from indexer.store.audit import read_postgres
 from indexer.store.database import Database
 
 LOCALNET = ["--json", "--rate", "0", "--transactions", "5000", "--seed", "11", "--slot-ms", "50"]
-LOCALNET += ["--finalized-distance", "1", "--rpc-port", "0", "--ws-port", "0"]
+LOCALNET += ["--finalized-distance", "1", "--rpc-port", "0", "--ws-port", "0", "--control"]
+# What is documented, and as long again for a busy machine.
+STOP_S_MAX = 5.0 + 5.0
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +57,15 @@ def another(database: Database) -> Iterator[Database]:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def start(database: Database, rpc_url: str, to_slot: int, *more: str) -> "subprocess.Popen[str]":
+def start(database: Database, rpc_url: str, to_slot: int, *more: str, lease_s: float = 1.5) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "capstan", "backfill", "--json", "--to", str(to_slot), *more],
-        env={**os.environ, "DATABASE_URL": database.dsn, "CAPSTAN_RPC_URL": rpc_url, "CAPSTAN_LEASE_S": "1.5"},
+        env={
+            **os.environ,
+            "DATABASE_URL": database.dsn,
+            "CAPSTAN_RPC_URL": rpc_url,
+            "CAPSTAN_LEASE_S": str(lease_s),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -124,7 +132,60 @@ def test_killed_workers_leave_the_rows_of_one_worker_alone(empty_database: Datab
     assert end(start(empty_database, rpc_url, head)) == 0, "a second run had something left to do"
 
 
-def finalized_slot(rpc_url: str) -> int:
+@contextmanager
+def slowed(rpc_url: str) -> Iterator[None]:
+    """Let the node answer nobody for a while."""
+    call(rpc_url, "localnet_faults", {"http_timeout": 1.0, "timeout_s": 60})
+    try:
+        yield
+    finally:
+        call(rpc_url, "localnet_faults", {})
 
-    body = {"jsonrpc": "2.0", "id": 1, "method": "getSlot", "params": [{"commitment": "finalized"}]}
-    return int(httpx.post(rpc_url, json=body).json()["result"])
+
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("waits_for", ["the node", "the database"])
+def test_a_signal_ends_a_backfill_soon_and_the_next_one_goes_on(
+    empty_database: Database, rpc_url: str, waits_for: str
+) -> None:
+    """Whatever it waits for, it gives its jobs back and exits with 0; nothing is lost, and nobody waits for leases."""
+    head = finalized_slot(rpc_url)
+    rate = ("--rpc-rate", "1000", "--workers", "2")
+    stopped = start(empty_database, rpc_url, head, *rate, lease_s=600)
+    wait_for(empty_database, "done", 1, stopped)
+    wait_for(empty_database, "open", 1, stopped)
+    with contextlib.ExitStack() as stack:
+        if waits_for == "the node":
+            stack.enter_context(slowed(rpc_url))
+        if waits_for == "the database":
+            connection = stack.enter_context(psycopg.connect(empty_database.dsn))
+            connection.execute("lock table capstan.transactions in access exclusive mode")
+        time.sleep(1.0)  # until it stands still
+        stopped.send_signal(signal.SIGTERM)
+        _, complained = stopped.communicate(timeout=STOP_S_MAX)
+    assert (stopped.returncode, "Traceback" in complained) == (0, False), complained
+    with psycopg.connect(empty_database.dsn) as connection:
+        query = "select count(*) from capstan.jobs where holder is not null and state = 'open'"
+        assert connection.execute(query).fetchall() == [(0,)]
+        query = "select count(*), count(holder) from capstan.backfills where done_at is null"
+        ((still_open, held),) = connection.execute(query).fetchall()
+        assert (still_open > 0, held) == (True, 0)
+    assert end(start(empty_database, rpc_url, head)) > 0
+    assert verified(empty_database, rpc_url)["clean"] is True
+
+
+def verified(database: Database, rpc_url: str) -> dict[str, Any]:
+    """Return what `capstan verify` finds."""
+    command = [sys.executable, "-m", "capstan", "verify", "--json", "--rpc", rpc_url, "--database-url", database.dsn]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=90).stdout)
+    return found
+
+
+def finalized_slot(rpc_url: str) -> int:
+    """Return the newest finalized slot."""
+    return int(call(rpc_url, "getSlot", {"commitment": "finalized"}))
+
+
+def call(rpc_url: str, method: str, *params: Any) -> Any:
+    """Return the result of one call."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    return httpx.post(rpc_url, json=body).json()["result"]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from tests.fixtures.hazard_rig import HazardNode, Rig, Told, account, data_line,
 from tests.fixtures.scripted_node import Entry
 
 ATTEMPTS = 12
+MEANS: tuple[Means, ...] = ("signatures", "blocks")
 NOT_NOW_CODES = [-32001, -32004, -32005, -32011, -32014, -32016, -32019, -32603]
 
 
@@ -107,6 +109,41 @@ async def test_another_endpoint_has_what_the_first_one_lacks(database: Database,
     async with indexing(database, tmp_path, first, second) as it:
         await backfill(it, "blocks" if lacks == "a block" else "signatures")
         assert (it.amounts(), it.frontier()) == ([1, 2], 12)
+
+
+# Where in a body, and what stands there instead.
+ODD_PARTS: dict[str, list[Any]] = {
+    "transaction.signatures": [[], None, ["x"]],
+    "blockTime": [-1, 2**60, "soon"],
+    "meta.fee": [-1, 2**64, None],
+    "meta.computeUnitsConsumed": [-1, 2**63],
+}
+# In a block, what does not name a program is not looked at.
+NAMELESS_PARTS: dict[str, list[Any]] = {"transaction": [None, [], 7, "x"], "transaction.message": [{}, None]}
+
+
+@pytest.mark.parametrize(
+    ("means", "path", "value"),
+    [(means, path, value) for means in MEANS for path, values in ODD_PARTS.items() for value in values]
+    + [("signatures", path, value) for path, values in NAMELESS_PARTS.items() for value in values],
+)
+async def test_an_answer_of_another_shape_is_asked_for_elsewhere(
+    database: Database, tmp_path: Path, means: Means, path: str, value: Any
+) -> None:
+    """A body that cannot be one is that node's fault: nothing of it is stored, and the next one's is."""
+
+    def change(body: dict[str, Any]) -> None:
+        *outer, part = path.split(".")
+        (body[outer[0]] if outer else body)[part] = value
+
+    first = HazardNode([Told(1, 5, amount=1, change=change)], finalized_slot=12)
+    second = HazardNode([Entry(1, 5, amount=1)], finalized_slot=12)
+    async with indexing(database, tmp_path, first, second) as it:
+        await backfill(it, means)
+        assert (it.amounts(), it.frontier()) == ([1], 12)
+        assert it.sql("select extract(epoch from block_time)::bigint, fee from capstan.transactions") == [
+            (1_700_000_005, 5_000)
+        ]
 
 
 async def test_broken_answers_are_asked_for_again(database: Database, tmp_path: Path) -> None:

@@ -7,14 +7,21 @@ from typing import Any
 import pytest
 import stamina
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 
 from indexer import live
-from indexer.errors import DataError
+from indexer.catchup import CatchUp
 from indexer.idls import home_programs
+from indexer.sources import node
+from indexer.store.audit import read_lake
+from indexer.store.coverage import Means, Range
 from indexer.store.database import Database
-from tests.fixtures.hazard_rig import AUTHORITY, HazardNode, Told, add_key, indexing, self_call
+from indexer.store.verify import LakeView
+from indexer.verify import Verifier
+from tests.fixtures.hazard_rig import AUTHORITY, HazardNode, Rig, Told, add_key, indexing, self_call
 from tests.fixtures.scripted_node import PROGRAM, PROGRAM_ADDRESS, Entry
 
+MEANS: tuple[Means, ...] = ("signatures", "blocks")
 OTHER = next(program for program in home_programs().values() if program.program_id != PROGRAM.program_id)
 
 
@@ -108,18 +115,101 @@ async def test_a_transaction_that_never_comes_holds_the_frontier_and_is_told(
         assert it.amounts() == [1]
 
 
-async def test_a_version_above_the_ceiling_stops_instead_of_being_left_out(database: Database, tmp_path: Path) -> None:
-    """Version 1 is asked for and read; of a version that nobody knows yet the node's refusal ends the process."""
+def of_versions(*, finalized_slot: int) -> HazardNode:
+    """A chain on which two transactions are of a version that nobody knows yet: one among others, one by itself."""
 
     def first(body: dict[str, Any]) -> None:
         body["version"] = 1
 
-    node = HazardNode([Told(1, 5, change=first, version=1)], finalized_slot=9)
-    async with indexing(database, tmp_path, node) as it:
-        await it.prove()
-        assert (it.amounts(), it.frontier()) == ([1], 9)
-        node.entries.append(Told(2, 12, version=2))
-        node.finalized_slot = 20
-        with pytest.raises(DataError, match="-32015"):
-            await it.prove()
-        assert (it.amounts(), it.frontier()) == ([1], 9)
+    failed = {"InstructionError": [0, {"Custom": 1}]}
+    entries = [Told(1, 5, change=first, version=1), Told(2, 12, amount=2, version=2), Entry(3, 12, amount=3)]
+    entries += [Told(4, 14, amount=4, version=2, err=failed), Entry(5, 15, amount=5)]
+    return HazardNode(entries, finalized_slot=finalized_slot)
+
+
+def unread(it: Rig) -> list[tuple[Any, ...]]:
+    """What is stored of transactions that were not read."""
+    return it.sql(
+        "select t.slot, t.err, extract(epoch from block_time)::bigint, fee, complete, kind, ordinal "
+        "from capstan.transactions t join capstan.mentions m using (signature) "
+        "join capstan.problems p on p.subject = t.signature and p.program_id = m.program_id order by 1"
+    )
+
+
+def lake_slots(it: Rig) -> dict[int, bool]:
+    """The slots of the lake's transactions, and whether everything in them was read."""
+    signatures = [bytes(Signature.from_string(entry.signature)) for entry in it.node.entries]
+    view = LakeView.open(it.database.dsn)
+    assert view is not None
+    with view:
+        rows = view.find(signatures).values()
+    return {row.slot: all(other.read for other in rows if other.slot == row.slot) for row in rows}
+
+
+FAILED = '{"InstructionError":[0,{"Custom":1}]}'
+UNREAD = [
+    (12, None, 1_700_000_012, None, False, "unsupported_version", 2),
+    (14, FAILED, 1_700_000_014, None, False, "unsupported_version", 2),
+]
+
+
+async def test_a_version_above_the_ceiling_is_kept_as_known_and_read_by_a_newer_version(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row says what the node says of it, a problem names its version, everything around it is stored."""
+    chain = of_versions(finalized_slot=20)
+    async with indexing(database, tmp_path, chain) as it:
+        await it.catch_up()
+        assert (it.amounts(), it.frontier()) == ([1, 3, 5], 20)
+        assert unread(it) == UNREAD
+        status = it.status()
+        assert status.incomplete == 2
+        assert [(p.kind, p.total, p.newest_slot) for p in status.problems] == [("unsupported_version", 2, 14)]
+        assert lake_slots(it) == {5: True, 12: False, 14: False, 15: True}
+        chain.fetched.clear()
+        await it.catch_up()
+        assert chain.fetched == [], "the same version asks for nothing again"
+    monkeypatch.setattr(node, "TRANSACTION_VERSION_MAX", 2)
+    async with indexing(database, tmp_path, chain) as it:
+        await it.catch_up()
+        assert (it.amounts(), it.status().incomplete, it.status().problems) == ([1, 2, 3, 5], 0, [])
+        assert it.sql("select count(*) from capstan.transactions where fee is null") == [(0,)]
+        assert lake_slots(it) == {5: True, 12: True, 14: True, 15: True}
+        events = read_lake(database.dsn).events.values()
+        assert sorted(int(event.values["amount"]) for event in events) == [1, 2, 3, 5]
+
+
+async def test_a_version_above_the_ceiling_does_not_stop_the_feed(database: Database, tmp_path: Path) -> None:
+    """The feed passes over it, stores what came with it, and leaves it to the listing."""
+    chain = of_versions(finalized_slot=3)
+    async with indexing(database, tmp_path, chain) as it, it.following():
+        await it.until(lambda: it.frontier() == 3)
+        for entry in chain.entries:
+            await it.socket.tell_logs(entry.signature, entry.slot)
+        await it.until(lambda: it.amounts() == [1, 3, 5])
+        assert unread(it) == []
+        chain.finalized_slot = 20
+        await it.until(lambda: it.frontier() == 20)
+        assert unread(it) == UNREAD
+
+
+async def test_a_block_with_a_version_above_the_ceiling_is_read_one_by_one(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node shows nothing of such a block: what it lists of it is fetched, and a repair asks for the rest again."""
+    chain = of_versions(finalized_slot=20)
+    async with indexing(database, tmp_path, chain) as it:
+        backfills = it.indexer.backfills
+        assert await backfills.open("blocks", 0, 20) == 1
+        await backfills.run(CatchUp())
+        assert (it.amounts(), it.frontier()) == ([1, 3, 5], 20)
+        assert unread(it) == UNREAD
+        verifier = Verifier(it.indexer.rpc, it.indexer.pool, it.indexer.programs, it.indexer.tables, database.dsn)
+        for means in MEANS:
+            report = await verifier.verify(Range(0, 20), means, repair=True)
+            assert (report.is_clean, report.checked, len(report.unread), report.fetched) == (True, 5, 2, 0)
+            assert unread(it) == UNREAD
+        monkeypatch.setattr(node, "TRANSACTION_VERSION_MAX", 2)
+        report = await verifier.verify(Range(0, 20), "signatures", repair=True)
+        assert (len(report.unread), report.fetched) == (0, 2)
+        assert (it.amounts(), unread(it)) == ([1, 2, 3, 5], [])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from indexer.store.database import DASHBOARD_ROLE, INDEXER_ROLE, Database, conne
 from indexer.store.lake import Lake
 from indexer.store.reader import Reader
 from indexer.store.writer import write_batch
-from tests.fixtures.random_values import RandomValues
+from tests.fixtures.idl_values import random_fields
 from tests.fixtures.vault_rows import VaultRows, load_vault_program
 
 IDLS = Path(__file__).parents[1] / "fixtures" / "idls"
@@ -60,7 +61,7 @@ def programs() -> list[Program]:
 
 def random_events(seed: int, *, each: int, slot: int = 5) -> tuple[list[TransactionRow], list[Event]]:
     """Return `each` events of every type, one a transaction."""
-    rows, values = VaultRows(load_vault_program(), seed), RandomValues(seed)
+    rows, rng = VaultRows(load_vault_program(), seed), random.Random(seed)
     transactions: list[TransactionRow] = []
     events: list[Any] = []
     for program in programs():
@@ -68,7 +69,7 @@ def random_events(seed: int, *, each: int, slot: int = 5) -> tuple[list[Transact
             for _ in range(each if type_.fields or name == "Nothing" else 0):
                 row = rows.transaction(slot)
                 transactions.append(row)
-                event = rows.event(row, name, **values.fields(type_.fields))
+                event = rows.event(row, name, **random_fields(type_.fields, rng, odd_floats=True))
                 events.append(event._replace(program_id=program.program_id))
     return transactions, events
 

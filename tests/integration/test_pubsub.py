@@ -93,3 +93,51 @@ async def test_nobody_there() -> None:
     with pytest.raises(RetryableError, match=r"127\.0\.0\.1:1"):
         async with asyncio.timeout(5), subscribed("ws://127.0.0.1:1", []):
             pass
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"id": 0, "result": None},
+        {"id": 0, "result": [1]},
+        {"id": 0, "result": "1"},
+        {"id": 0},
+        {"id": 0, "error": "busy"},
+        {"id": 0, "error": {"code": "x"}},
+        {"id": 0, "error": {"code": -32005, "message": "busy"}},
+    ],
+)
+async def test_a_reply_of_another_shape_ends_the_connection_and_not_the_process(reply: Any) -> None:
+    """What a subscription is answered is a number, or a refusal; else another connection may do better."""
+
+    async def talk(socket: ServerConnection) -> None:
+        await socket.recv()
+        for text in ("[]", "7", '{"id": [1]}', '{"id": {}}', '{"params": 7}', '{"params": {"subscription": []}}'):
+            await socket.send(text)
+        await socket.send(json.dumps(reply))
+        await socket.wait_closed()
+
+    async with node(talk) as url:
+        with pytest.raises(RetryableError):
+            async with subscribed(url, [Subscription(0, "slotSubscribe", [])], silence_s_max=5.0):
+                pass
+
+
+async def test_notifications_of_another_shape_are_passed_over() -> None:
+    """A message that is none of ours is no reason to stop, whatever is in it."""
+
+    async def talk(socket: ServerConnection) -> None:
+        await socket.send(json.dumps({"id": json.loads(await socket.recv())["id"], "result": 1}))
+        for text in (
+            "[]",
+            "7",
+            '{"params": 7}',
+            '{"params": {"subscription": []}}',
+            '{"params": {"subscription": {}}}',
+        ):
+            await socket.send(text)
+        await socket.send(notification(1, "sound"))
+        await socket.wait_closed()
+
+    async with node(talk) as url, subscribed(url, [Subscription("a", "slotSubscribe", [])]) as stream:
+        assert (await anext(stream)).result == "sound"

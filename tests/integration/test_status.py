@@ -10,11 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from indexer.commands.status import as_object, lines_of
 from indexer.store.coverage import Range
 from indexer.store.database import Database, connect
 from indexer.store.jobs import open_backfill
 from indexer.store.registry import ensure_tables
-from indexer.store.status import read_status
+from indexer.store.status import QUERIES, read_status
 from tests.fixtures.chain import LocalnetThread, build_chain
 from tests.fixtures.scripted_node import PROGRAM
 
@@ -71,6 +72,59 @@ async def test_everything_that_stands_in_the_way_is_told(database: Database) -> 
     lines = capstan("status", DATABASE_URL=database.dsn).stdout
     assert "gap: ephemeral_vault lacks slots 51 to 60" in lines
     assert "it fell silent" in lines
+
+
+@pytest.mark.parametrize(
+    ("stored", "tip_time", "seconds", "said"),
+    [
+        ({}, 1_000, 40.0, "about 40 s"),
+        ({100: 900}, None, 40.0, "about 40 s"),
+        ({100: 900}, 1_000, 100.0, "(100 s"),
+        ({50: 800}, 1_000, 133.3, "about 133 s"),
+        ({50: 800, 150: 990}, 1_000, 105.0, "about 105 s"),
+        ({150: 950}, 1_000, 100.0, "about 100 s"),
+        ({50: 1_000}, 1_000, 0.0, "about 0 s"),
+        ({50: 1_100}, 1_000, 0.0, "about 0 s"),
+        ({100: None, 50: 800}, 1_000, 133.3, "about 133 s"),
+    ],
+)
+async def test_the_lag_in_seconds_is_by_the_chains_own_times(
+    database: Database, stored: dict[int, int | None], tip_time: int | None, seconds: float, said: str
+) -> None:
+    """What is stored around the frontier says how long its slots took; without its own time it is "about"."""
+    async with await connect(database.dsn) as connection:
+        await ensure_tables(connection, PROGRAM)
+        await connection.execute("insert into capstan.frontiers values (%s, 100)", (ID,))
+        await connection.execute(
+            "insert into capstan.heartbeats (name, tip_slot, tip_time) values ('indexer', 200, to_timestamp(%s))",
+            (tip_time,),
+        )
+        for slot, time in stored.items():
+            await connection.execute(
+                "insert into capstan.transactions (signature, slot, block_time, fee, commitment, complete) "
+                "values (%s, %s, to_timestamp(%s), 1, 'finalized', true)",
+                (bytes([slot]) * 64, slot, time),
+            )
+    found = read_status(database.dsn)
+    (program,) = as_object(found)["programs"]
+    assert (program["lag_slots"], program["lag_s"]) == (100, seconds)
+    assert program["lag_s_estimated"] is ("about" in said)
+    assert said in lines_of(found)[0]
+
+
+def test_counting_what_is_incomplete_looks_at_nothing_else(database: Database) -> None:
+    """It is counted every half minute, beside everything that the indexer has to do: in an index of those few alone."""
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute(
+            "insert into capstan.transactions (signature, slot, fee, commitment, complete) "
+            "select decode(lpad(to_hex(i), 128, '0'), 'hex'), i, 1, 'finalized', i % 1000 <> 0 "
+            "from generate_series(1, 20000) i"
+        )
+        connection.execute("analyze capstan.transactions")
+        assert connection.execute(QUERIES["select_incomplete"]).fetchall() == [(20,)]
+        plan = connection.execute("explain " + QUERIES["select_incomplete"]).fetchall()
+    assert "transactions_incomplete" in str(plan)
+    assert "Seq Scan" not in str(plan)
 
 
 def test_a_database_that_nobody_indexed_is_told(empty_database: Database) -> None:

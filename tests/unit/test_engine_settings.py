@@ -48,6 +48,7 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: object) -> 
     with pytest.raises(SettingsError, match=name) as caught:
         read_settings(**{name: value})
     assert "hush" not in str(caught.value)
+    assert "it must be" in str(caught.value)
 
 
 def test_a_program_must_be_an_address() -> None:

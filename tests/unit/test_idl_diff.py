@@ -308,3 +308,26 @@ def test_the_home_programs_are_like_themselves() -> None:
     """Read twice, so that no two types are the same object."""
     for one, other in zip(home_programs().values(), home_programs().values(), strict=True):
         assert diff_idls(one.idl, other.idl) == []
+
+
+CLOCK = "SysvarC1ock11111111111111111111111111111111"
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "sentence"),
+    [
+        (None, ADDRESS, f"was not named and is {ADDRESS}"),
+        (ADDRESS, None, f"was {ADDRESS} and is not named any more"),
+        (ADDRESS, CLOCK, f"was {ADDRESS} and is {CLOCK}"),
+    ],
+)
+def test_an_address_that_is_not_named_is_said_in_words(was: str | None, now: str | None, sentence: str) -> None:
+    """An IDL need not name the addresses of a program or of an instruction's accounts."""
+
+    def naming(address: str | None) -> Idl:
+        account_ = {"name": "clock"} if address is None else {"name": "clock", "address": address}
+        go = {"name": "go", "discriminator": [7], "args": [], "accounts": [account_]}
+        return idl(instructions=(go,), address=address)
+
+    changes = {change.kind: change.detail for change in diff_idls(naming(was), naming(now))}
+    assert changes == {"address_changed": sentence, "account_address_changed": sentence}

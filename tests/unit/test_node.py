@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 from indexer.errors import RetryableError, SettingsError
 from indexer.sources import node
 from indexer.sources.rpc import Rpc, RpcError
+from tests.fixtures.scripted_node import signature_of
 
 ADDRESS = bytes(range(32))
 
@@ -60,7 +61,7 @@ def client(answer: Any) -> Rpc:
 
 
 def ledger(n: int, per_slot: int) -> list[tuple[int, str]]:
-    return [(100 + i // per_slot, f"sig{i}") for i in range(n)]
+    return [(100 + i // per_slot, signature_of(i)) for i in range(n)]
 
 
 @pytest.mark.parametrize("per_slot", [1, 3, 7, 400])
@@ -103,16 +104,33 @@ async def test_a_page_of_another_shape_is_an_error_and_not_an_end(page: Any) -> 
             await node.fetch_signatures(rpc, ADDRESS, commitment="finalized", after_slot=None, up_to_slot=10**9)
 
 
-async def test_an_unsupported_version_is_an_error_and_not_a_missing_transaction() -> None:
-    """-32015 says that the transaction is there and we cannot read it."""
-
+def refusing(code: int, message: str) -> Any:
     def answer(request: httpx.Request) -> httpx.Response:
         (body,) = json.loads(request.content)
         assert body["params"][1]["maxSupportedTransactionVersion"] == 1
-        return httpx.Response(200, json=[{"id": body["id"], "error": {"code": -32015, "message": "version (2)"}}])
+        return httpx.Response(200, json=[{"id": body["id"], "error": {"code": code, "message": message}}])
 
-    async with client(answer) as rpc:
-        with pytest.raises(RpcError, match=r"version \(2\)"):
+    return answer
+
+
+@pytest.mark.parametrize(("message", "version"), [("Transaction version (7) is not supported", 7), ("too new", 2)])
+async def test_an_unsupported_version_is_told_from_a_missing_transaction(message: str, version: int) -> None:
+    """-32015 says that the transaction is there and we cannot read it: its version, or the first above the ceiling."""
+    async with client(refusing(-32015, message)) as rpc:
+        assert await node.fetch_transactions(rpc, ["sig"], commitment="confirmed") == [node.Unsupported(version)]
+
+
+async def test_a_node_that_refuses_what_it_was_asked_for_is_not_believed() -> None:
+    """A version at or below the ceiling can be read: what refuses it is the node, or something before it."""
+    async with client(refusing(-32015, "Transaction version (0) is not supported")) as rpc:
+        with pytest.raises(RetryableError, match="refuses version 0"):
+            await node.fetch_transactions(rpc, ["sig"], commitment="confirmed")
+
+
+async def test_another_refusal_is_no_missing_transaction() -> None:
+    """What a node refuses for a reason that we do not know stops the process with the node's words."""
+    async with client(refusing(-32010, "excluded")) as rpc:
+        with pytest.raises(RpcError, match="excluded"):
             await node.fetch_transactions(rpc, ["sig"], commitment="confirmed")
 
 
