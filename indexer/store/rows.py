@@ -53,6 +53,7 @@ TRANSACTIONS = Target(
 
 
 def transaction_row(row: TransactionRow) -> tuple[Any, ...]:
+    """Return a transaction in the order of `TRANSACTIONS`."""
     return (
         *(row.signature, row.slot, row.block_time, row.err, row.fee),
         *(row.compute_units, row.commitment, row.complete, row.blockhash),
@@ -60,6 +61,7 @@ def transaction_row(row: TransactionRow) -> tuple[Any, ...]:
 
 
 def problem_row(problem: Problem) -> tuple[Any, ...]:
+    """Return a problem in the order of `PROBLEMS`, NUL escaped."""
     detail = escape_text(problem.detail)
     return (problem.program_id, problem.subject, problem.kind, problem.ordinal, detail, problem.slot)
 
@@ -71,6 +73,16 @@ async def insert_events(
     tables: Mapping[bytes, ProgramTables],
     partitioned: Set[TableName],
 ) -> tuple[int, int]:
+    """
+    Insert events inside the caller's transaction; return how many were inserted, and how many strings were escaped.
+
+    Args:
+        refused: signatures whose events are left out.
+        partitioned: the tables in which a conflict is found by another key.
+
+    Raises:
+        DataError: an event of a program or type that has no table.
+    """
     rows: dict[tuple[bytes, str, int], list[Sequence[Any]]] = defaultdict(list)
     columns: dict[tuple[bytes, str, int], TypedTable] = {}
     escaped = 0
