@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -61,7 +62,8 @@ def read_logs(logs: LogLists) -> list[Batch]:
 
 def read_file(path: Path, threads: int) -> list[Extracted]:
     """Parse the bodies of a file, a batch of lines after the other or some at once, and extract from each batch."""
-    batches = body_batches(path.read_bytes())
+    with path.open("rb") as file:
+        batches = body_batches(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)))
     with ThreadPoolExecutor(threads) as pool:
         read = list(pool.map(_read_batch, batches) if threads > 1 else map(_read_batch, batches))
     first_lines = accumulate((len(events.complete) for events in read), initial=0)

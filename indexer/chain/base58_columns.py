@@ -100,7 +100,11 @@ def are_keys(texts: Arrow) -> npt.NDArray[np.bool_]:
         strange = offsets[0] + np.flatnonzero(_digits_of(used) == _STRANGER)
         sure[np.searchsorted(offsets, strange, "right") - 1] = False
     unsure = np.flatnonzero(~sure)
-    sure[unsure] = [_is_key(text) for text in texts.take(unsure).to_pylist()]
+    # Mostly the few programs that everybody calls.
+    distinct = texts.take(unsure).dictionary_encode()
+    are = np.array([_is_key(text) for text in distinct.dictionary.to_pylist()], np.bool_)
+    if len(unsure):
+        sure[unsure] = are[np.asarray(distinct.indices)]
     return sure
 
 

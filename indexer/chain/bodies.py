@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -153,12 +154,6 @@ class _Lists(NamedTuple):
         """The row of each value."""
         return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
 
-    def sums(self, numbers: Ints) -> Ints:
-        """Add up, for each row, the numbers that belong to its values."""
-        running: Ints = np.concatenate([[0], np.cumsum(numbers)])
-        sums: Ints = running[self.offsets[1:]] - running[self.offsets[:-1]]
-        return sums
-
     def rows_with(self, places: Flags) -> Ints:
         """Return the rows of the values at which `places` is set."""
         rows: Ints = np.searchsorted(self.offsets, np.flatnonzero(places), "right") - 1
@@ -172,11 +167,8 @@ class _Keys:
         self._parts = [_Lists.of(columns[name]) for name in ("keys", "writable", "readonly")]
         texts = pa.array([str(Pubkey(key)) for key in wanted], pa.string())
         self._codes = [_filled(pc.index_in(part.values, value_set=texts), -1) for part in self._parts]
-        self.static_counts = self._parts[0].counts
-        self.counts = sum((part.counts for part in self._parts), np.zeros(len(self.static_counts), np.int64))
-        lookups = _Lists.of(columns["lookups"])
-        names = ("writableIndexes", "readonlyIndexes")
-        promised = [lookups.sums(_Lists.of(_field(lookups.values, name)).counts) for name in names]
+        self.counts = sum((part.counts for part in self._parts), np.zeros(len(columns["keys"]), np.int64))
+        promised = _promised(columns["lookups"])
         self.told = (promised[0] == self._parts[1].counts) & (promised[1] == self._parts[2].counts)
 
     def rows_with_strangers(self) -> Ints:
@@ -204,6 +196,29 @@ class _Keys:
         return flags
 
 
+class _Lookup(msgspec.Struct, rename="camel", gc=False):
+    writable_indexes: tuple[int, ...] = ()
+    readonly_indexes: tuple[int, ...] = ()
+
+
+_decode_lookups = msgspec.json.Decoder(tuple[_Lookup, ...]).decode
+
+
+def _promised(lookups: Arrow) -> Ints:
+    """Return how many writable and readonly keys each transaction loads, (2, n_rows); -1 where that cannot be read."""
+    counts = np.zeros((2, len(lookups)), np.int64)
+    none: Any = "[]"
+    rows = np.flatnonzero(np.asarray(pc.fill_null(pc.not_equal(lookups, none), False)))
+    for row, text in zip(rows.tolist(), lookups.take(pa.array(rows)).to_pylist(), strict=True):
+        try:
+            tables = _decode_lookups(text)
+        except msgspec.DecodeError:
+            counts[:, row] = -1
+            continue
+        counts[:, row] = sum(len(t.writable_indexes) for t in tables), sum(len(t.readonly_indexes) for t in tables)
+    return counts
+
+
 class _Reading:
     """All lines: their columns, the calls in them, and which of them are left to be read singly."""
 
@@ -214,8 +229,7 @@ class _Reading:
         # A row here is a line.
         self._is_left = np.zeros(len(columns["slot"]), np.bool_)
         self._look_at_columns()
-        self._look_at_header()
-        self._look_at_instructions()
+        self._look_at_keys()
         self._signatures = self._read_signatures()
         self._calls = self._read_calls()
 
@@ -233,22 +247,9 @@ class _Reading:
             self._leave(texts.counts == 0)
             self._leave(texts.rows_with(_nulls(texts.values)))
 
-    def _look_at_header(self) -> None:
-        header = [self._columns[name] for name in ("signers", "readonly_signed", "readonly_unsigned")]
-        for column in header:
-            self._leave(_nulls(column))
-        signers, readonly_signed, readonly_unsigned = (_filled(column, 0) for column in header)
-        count = self._keys.static_counts
-        is_possible = (readonly_signed <= signers) & (signers <= count) & (readonly_unsigned <= count - signers)
-        self._leave(~is_possible | ~self._keys.told)
+    def _look_at_keys(self) -> None:
+        self._leave(~self._keys.told)
         self._leave(self._keys.rows_with_strangers())
-
-    def _look_at_instructions(self) -> None:
-        outer = _Lists.of(self._columns["instructions"])
-        self._leave(_nulls(self._columns["instructions"]))
-        places = _field(outer.values, "programIdIndex")
-        self._leave(outer.rows_with(_nulls(places)))
-        self._leave(outer.rows_with(_filled(places, 0) >= self._keys.counts[outer.rows]))
 
     def _read_signatures(self) -> Arrow:
         listed = _Lists.of(self._columns["signatures"])
