@@ -3,15 +3,13 @@
 """
 
 import asyncio
-import ctypes
 import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pyarrow as pa
 import structlog
 from solders.hash import Hash, ParseHashError
 
@@ -29,9 +27,6 @@ from indexer.store.migrate import migrate
 
 # Objects between two looks for cycles among them.
 COLLECTED_MIN = 1_000_000
-# glibc's number of the option that says from which size on a piece is memory of its own.
-M_MMAP_THRESHOLD = -3
-LARGE_BYTES_MIN = 4 << 20
 # Public clusters by the names that Solana's own tools give them.
 GENESIS_HASHES = {
     "mainnet-beta": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
@@ -95,7 +90,6 @@ async def load_files(
     Raises:
         CapstanError: see `Archive`.
     """
-    _return_memory()
     await asyncio.to_thread(migrate, database.dsn)
     role = database.for_role(INDEXER_ROLE)
     async with open_pool(role) as pool:
@@ -111,18 +105,6 @@ async def load_files(
                 loaded = await archive.to_postgres(request.sources)
                 await asyncio.to_thread(lake.export)
     _report(loaded, as_json=as_json)
-
-
-def _return_memory() -> None:
-    """
-    See to it that what is freed goes back to the system, a quarter of the peak otherwise.
-
-    Batches come and go in pieces of many megabytes. glibc takes the first that is freed as a sign to keep the next ones
-    for itself, in each thread apart; Arrow's own pool waits for calmer times. Other C libraries are left alone.
-    """
-    pa.set_memory_pool(pa.system_memory_pool())
-    with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES_MIN)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class BodyBatch(NamedTuple):
         next: where the source goes on behind them.
     """
 
-    bodies: bytes
+    bodies: bytes | memoryview
     first_line: int
     next: Place
 

@@ -9,6 +9,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import SEEK_CUR
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class FileSource:
     def batches(self, place: Place) -> Iterator[BodyBatch]:
         """Give its lines from `place` on."""
         try:
-            with self.path.open("rb") as file:
+            # Unbuffered, as what is read at a time is larger than any buffer.
+            with self.path.open("rb", buffering=0) as file:
                 yield from _batches(_lines_of(file, place.offset), place)
         except OSError as error:
             # What zstd finds wrong comes as an OSError too.
@@ -113,11 +115,17 @@ def _batches(stream: Any, place: Place) -> Iterator[BodyBatch]:
             if len(rest) > LINE_BYTES_MAX:
                 raise SettingsError(f"line {place.lines + 1:,} is longer than {LINE_BYTES_MAX:,} bytes: no body is")
             continue
-        # Copied once, as it is nearly all of what is read.
-        bodies = b"".join((rest, memoryview(read)[:end]))
-        rest, read = read[end:], b""
+        bodies = memoryview(read)[:end]
+        if rest:
+            bodies = memoryview(b"".join((rest, bodies)))
+        rest = read[end:]
+        if rest and stream.seekable():
+            # Read again rather than put in front of the next batch, for which all of that would be copied.
+            stream.seek(-len(rest), SEEK_CUR)
+            rest = b""
         first = place.lines
-        place = Place(place.offset + len(bodies), first + bodies.count(b"\n"))
+        place = Place(place.offset + len(bodies), first + read.count(b"\n"))
+        del read
         yield BodyBatch(bodies, first, place)
     if rest:
         yield BodyBatch(rest, place.lines, Place(place.offset + len(rest), place.lines + 1))

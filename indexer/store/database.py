@@ -274,6 +274,11 @@ async def session(pool: Pool) -> AsyncIterator[AsyncConnection]:
 
 # --- the embedded server ---------------------------------------------------------------------------------------------
 
+# PostgreSQL's own defaults are for machines of long ago: with them, every checkpoint and every index page costs a load.
+EMBEDDED_SETTINGS = """
+shared_buffers = 256MB
+max_wal_size = 4GB
+"""
 _joined: dict[Path, tuple[Any, int]] = {}  # folder: (server, how often this process opened it)
 _joined_lock = threading.Lock()
 
@@ -359,6 +364,8 @@ def _init_embedded(pgserver: Any, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     pgserver.PostgresServer(unfinished, cleanup_mode=None).ensure_pgdata_inited()
+    with (unfinished / "postgresql.conf").open("a") as settings:
+        settings.write(EMBEDDED_SETTINGS)
     unfinished.rename(folder)
 
 

@@ -302,10 +302,12 @@ def test_batches_never_cut_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     source = FileSource.open(path)
     found = list(source.batches(Place()))
     assert b"".join(batch.bodies for batch in found) == path.read_bytes()
-    assert sum(len(batch.bodies.splitlines()) for batch in found) == 40
+    assert sum(len(bytes(batch.bodies).splitlines()) for batch in found) == 40
     for at, batch in enumerate(found[:-1]):
-        assert [later.bodies for later in source.batches(batch.next)] == [later.bodies for later in found[at + 1 :]]
-        assert batch.first_line == sum(len(earlier.bodies.splitlines()) for earlier in found[:at])
+        assert [bytes(later.bodies) for later in source.batches(batch.next)] == [
+            bytes(later.bodies) for later in found[at + 1 :]
+        ]
+        assert batch.first_line == sum(len(bytes(earlier.bodies).splitlines()) for earlier in found[:at])
 
 
 def test_the_command_loads_from_a_pipe_without_any_node(database: Database, tmp_path: Path) -> None:
