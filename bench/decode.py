@@ -94,7 +94,7 @@ class Measured(NamedTuple):
 
 def measure(subjects: Sequence[Subject], runs: int, console: Console, *, with_gc: bool) -> list[Measured]:
     """
-    Let all run in turns; the first result of each is checked.
+    Let all run in turns, once more than is timed: of the first run the result is checked, and caches come with it.
 
     Args:
         with_gc: leave Python's collector of cycles on. Otherwise it is off while anybody is timed, as `timeit` has it:
@@ -105,7 +105,7 @@ def measure(subjects: Sequence[Subject], runs: int, console: Console, *, with_gc
     """
     times: list[list[Took]] = [[] for _ in subjects]
     found = [0 for _ in subjects]
-    turns = [(run, number) for run in range(runs) for number in range(len(subjects))]
+    turns = [(run, number) for run in range(runs + 1) for number in range(len(subjects))]
     for run, number in track(turns, "measuring", console=console, disable=not console.is_terminal):
         gc.collect()
         if not with_gc:
@@ -114,9 +114,10 @@ def measure(subjects: Sequence[Subject], runs: int, console: Console, *, with_gc
             took, result = subjects[number].run()
         finally:
             gc.enable()
-        times[number].append(took)
         if run == 0:
             found[number] = subjects[number].check(result)
+        else:
+            times[number].append(took)
         del result
     return [Measured(*row) for row in zip(subjects, found, times, strict=True)]
 

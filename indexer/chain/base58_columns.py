@@ -18,6 +18,7 @@ from solders.pubkey import Pubkey
 from indexer.chain.base64_columns import Arrow, array_of_parts, bytes_of
 
 _ALPHABET = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_NOT_USED = (b"0", b"O", b"I", b"l")
 _STRANGER = 255
 # For bytes.translate, which is faster than an array's index.
 _DIGITS = bytes(_ALPHABET.find(letter) if letter in _ALPHABET else _STRANGER for letter in range(256))
@@ -56,17 +57,21 @@ def decode_base58_columns(texts: Arrow) -> Decoded:
     """
     if not len(texts):
         return Decoded(pa.array([], pa.binary()), np.zeros(0, np.bool_))
-    offsets, letters = bytes_of(texts)
-    given = np.diff(offsets)
-    lengths = np.where(given > LETTERS_MAX, 0, given)
-    width = max(-(-int(lengths.max()) // _LIMB) * _LIMB, _LIMB)
+    given = np.asarray(pc.binary_length(texts)).astype(np.int64)
+    is_readable = given <= LETTERS_MAX
+    is_ascii = np.asarray(pc.string_is_ascii(texts))
+    if not (is_readable.all() and is_ascii.all()):
+        is_readable &= is_ascii
+        # Something as short as any that is none either.
+        texts = pc.if_else(pa.array(is_readable), texts, "0")
+    lengths = np.where(is_readable, given, 1)
+    width = -(-max(int(lengths.max()), 1) // _LIMB) * _LIMB
     # Numbers are right-aligned; "1" in front is a digit of 0.
-    digits = np.zeros((len(texts), width), np.uint8)
-    is_inside = np.arange(width) >= (width - lengths)[:, None]
-    is_short = np.repeat(lengths == given, given)
-    digits[is_inside] = _digits_of(letters[offsets[0] : offsets[-1]])[is_short]
-    valid = (digits.max(axis=1) != _STRANGER) & (lengths == given)
-    digits[~valid] = 0
+    offsets, letters = bytes_of(pc.ascii_lpad(texts, width, "1"))
+    digits = _digits_of(letters[offsets[0] : offsets[-1]]).reshape(len(texts), width)
+    valid = digits.max(axis=1) != _STRANGER
+    if not valid.all():
+        digits = np.where(valid[:, None], digits, 0)
     raw = np.concatenate([_to_bytes(digits[at : at + _BLOCK]) for at in range(0, len(digits), _BLOCK)])
     ones = np.minimum(_leading_zeros(digits) - (width - lengths), lengths)
     sizes = raw.shape[1] - _leading_zeros(raw) + ones
@@ -92,11 +97,11 @@ def are_keys(texts: Arrow) -> npt.NDArray[np.bool_]:
         return np.zeros(len(texts), np.bool_)
     lengths, first = np.diff(offsets), letters[np.minimum(offsets[:-1], len(letters) - 1)]
     # Nearly every key has 43 or 44 letters, the first of which says that the number has 32 bytes.
-    sure: npt.NDArray[np.bool_] = ((lengths == _KEY_LETTERS) & (first < _FIRST_BEYOND)) | (
-        (lengths == _KEY_LETTERS - 1) & (first > _FIRST_BELOW)
-    )
+    sure: npt.NDArray[np.bool_] = np.where(lengths == _KEY_LETTERS, first < _FIRST_BEYOND, first > _FIRST_BELOW)
+    sure &= (lengths == _KEY_LETTERS) | (lengths == _KEY_LETTERS - 1)
     used = letters[offsets[0] : offsets[-1]]
-    if used.tobytes().translate(None, _ALPHABET):
+    text = used.tobytes()
+    if not text.isalnum() or any(letter in text for letter in _NOT_USED):
         strange = offsets[0] + np.flatnonzero(_digits_of(used) == _STRANGER)
         sure[np.searchsorted(offsets, strange, "right") - 1] = False
     unsure = np.flatnonzero(~sure)
@@ -131,7 +136,7 @@ def _to_bytes(digits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the numbers, big-endian, (n, n_bytes)."""
     count, width = digits.shape
     columns = np.ascontiguousarray(digits.T)
-    limbs = columns[0::_LIMB].astype(np.int64)
+    limbs = columns[0::_LIMB].astype(np.int32)
     for place in range(1, _LIMB):
         limbs = limbs * 58 + columns[place::_LIMB]
     powers, factors = _powers(width // _LIMB), limbs.astype(np.float64)
