@@ -170,10 +170,12 @@ def _ratios(file_rows: list[Row]) -> list[Row]:
 
 def _targets(file_rows: list[Row], parse_rows: list[Row], live_rows: list[Row]) -> list[Row]:
     lake, postgres, *peers = file_rows
-    lake_tps, over = lake["transactions/s"], parse_rows[0]["lake over it"]
+    # The fastest parser of whole bodies that is at hand: what the reader takes out is less than its JSON.
+    over = next(row["lake over it"] for row in parse_rows if row[""] == files.WHOLE_PARSER)
+    lake_tps = lake["transactions/s"]
     targets = [
         _target(
-            "file to lake, or of the time of its JSON alone",
+            f"file to lake, or of the time of its JSON alone by {files.WHOLE_PARSER}",
             f"{LAKE_TPS_MIN:,} tx/s, or {PARSE_RATIO_MAX:g}x",
             f"{lake_tps:,.0f} tx/s, {over:.1f}x",
             met=lake_tps >= LAKE_TPS_MIN or over <= PARSE_RATIO_MAX,

@@ -18,7 +18,7 @@ import pyarrow as pa
 from indexer.errors import SettingsError
 from indexer.sources.base import BodyBatch, Place, Source
 
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 24 << 20
 LINE_BYTES_MAX = 256 << 20
 HASHED_BYTES = 1 << 20
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

@@ -32,13 +32,11 @@ def test_processes_that_start_together_migrate_once(empty_database: Database) ->
 
 def test_a_newer_database_is_refused(database: Database) -> None:
     """The message says both versions and what to do, and nothing is touched."""
-    with psycopg.connect(database.dsn) as connection:
-        connection.execute("insert into capstan.schema_migrations (version, name) values (7, 'later')")
     known = load_migrations()[-1].version
-    with pytest.raises(
-        SettingsError,
-        match=f"database is at version 7, this capstan knows {known}: upgrade capstan or choose another database",
-    ):
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute("insert into capstan.schema_migrations (version, name) values (%s, 'later')", [known + 1])
+    expected = f"is at version {known + 1}, this capstan knows {known}: upgrade capstan or choose another database"
+    with pytest.raises(SettingsError, match=expected):
         migrate(database.dsn)
 
 
