@@ -212,7 +212,7 @@ def _promised(lookups: Arrow) -> Ints:
     for row, text in zip(rows.tolist(), lookups.take(pa.array(rows)).to_pylist(), strict=True):
         try:
             tables = _decode_lookups(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             counts[:, row] = -1
             continue
         counts[:, row] = sum(len(t.writable_indexes) for t in tables), sum(len(t.readonly_indexes) for t in tables)

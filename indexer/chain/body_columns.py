@@ -59,8 +59,8 @@ def parse_columns(lines: Arrow) -> dict[str, Arrow]:
     Return the columns named as in _PATHS, (n_lines,), null where a body does not have what belongs there.
 
     More is let pass than by `parse_transaction`, where no node differs: numbers written as texts, as true, or with a
-    fraction, and texts written as something else; a block time or compute units that are no numbers are null. Headers
-    and outer instructions, which no column needs, may be anything.
+    fraction, and texts written as something else; a block time or compute units that are no numbers, or that no column
+    holds, are null. Headers and outer instructions, which no column needs, may be anything.
 
     Args:
         lines: large_string, (n_lines,): JSON, not necessarily valid.

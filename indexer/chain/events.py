@@ -57,8 +57,8 @@ class Problem(NamedTuple):
     Args:
         subject: the signature.
         kind: unknown_discriminator, ambiguous_discriminator, short_payload, invalid_value, too_deep, trailing_bytes,
-            extra_fields, bad_base64, unattributed, bad_instruction, truncated, no_logs, no_inner_instructions,
-            unknown_keys.
+            extra_fields, bad_base64, unattributed, bad_instruction, bad_body, truncated, no_logs,
+            no_inner_instructions, unknown_keys.
         ordinal: as the event's would be, for inner instructions plus CPI_PROBLEM_BASE; 0 where the whole
             transaction is meant.
     """

@@ -296,6 +296,16 @@ def test_both_styles_and_two_programs_in_order() -> None:
     assert said(transactions, found) == expected(some)
 
 
+def test_nesting_that_nobody_writes_spoils_its_line_alone() -> None:
+    """In the lookups, in the error, and as a line of its own: no parser's stack ends the batch."""
+    deep = b"[" * 100_000 + b"]" * 100_000
+    whole = json.dumps(body(1)).encode()
+    lookups = whole.replace(b'"addressTableLookups": [', b'"addressTableLookups": [{"x": ' + deep + b"}, ", 1)
+    transactions = read_bodies([lookups, deep, whole.replace(b'"err": null', b'"err": ' + deep, 1), whole])
+    assert [error.line for error in transactions.errors] == [0, 1]
+    assert transactions.table["line"].to_pylist() == [2, 3]
+
+
 def test_calls_without_accounts_are_no_events() -> None:
     """None of a whole batch names an account."""
     some = [json.dumps(body(1, inner=[{"index": 0, "instructions": [call(accounts=[])]}])).encode()]
